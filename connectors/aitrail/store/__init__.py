@@ -1,0 +1,1 @@
+"""The embedded store: SQLite for state, Parquet segments for events, DuckDB in every reader."""

@@ -1,0 +1,206 @@
+"""The configuration file: frozen Structs, unknown fields refused, every error names file, line and field.
+
+``aitrail init`` writes a commented file; ``docs/configuration.md`` is generated from these Structs.
+"""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aitrail.errors import ConfigError
+from aitrail.event import ContentMode
+from aitrail.secrets import check_reference
+
+T = TypeVar("T")
+
+
+class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[store]``: the embedded store."""
+
+    dir: Annotated[str, Meta(description="Directory of the embedded store.")] = "aitrail-store"
+    retention_days: Annotated[
+        int, Meta(description="Drop whole days older than this many days after each run; 0 keeps everything.", ge=0)
+    ] = 0
+    compact: Annotated[bool, Meta(description="Merge small segments after each run.")] = True
+
+
+class TenantConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[tenants.NAME]``: how the content of one tenant is treated."""
+
+    content: Annotated[
+        ContentMode,
+        Meta(description="none, hash, redacted (secrets and personal data masked), full or sealed (key per subject)."),
+    ] = "redacted"
+    key: Annotated[
+        str,
+        Meta(description="Reference to the tenant's hash key, e.g. env:AITRAIL_KEY; empty: one is made in the store."),
+    ] = ""
+
+
+class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[sources.NAME]``: where records come from."""
+
+    type: Annotated[str, Meta(description="Kind of source; `file` for now.")] = "file"
+    paths: Annotated[tuple[str, ...], Meta(description="Files, directories and globs.")] = ()
+    tenant: Annotated[str, Meta(description="Tenant that the records belong to.")] = "default"
+    record_type: Annotated[str, Meta(description="Treat every record as this type; empty: detect it per record.")] = ""
+    interval: Annotated[float, Meta(description="Seconds between two looks for new data.", gt=0)] = 10.0
+    max_file_mb: Annotated[int, Meta(description="Cap on one file's decompressed size, in MiB.", gt=0)] = 65536
+
+
+class MappingConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[mapping]``: which metadata entries of gateways, request metadata and span attributes carry these facts."""
+
+    user: Annotated[tuple[str, ...], Meta(description="User id.")] = ("user_id", "user.id", "enduser.id", "user")
+    department: Annotated[tuple[str, ...], Meta(description="Department.")] = ("department", "team", "business_unit")
+    session: Annotated[tuple[str, ...], Meta(description="Conversation or session.")] = (
+        "session_id",
+        "session.id",
+        "conversation_id",
+    )
+    purpose: Annotated[tuple[str, ...], Meta(description="Purpose of use.")] = ("purpose",)
+    ticket: Annotated[tuple[str, ...], Meta(description="Ticket or case.")] = ("ticket", "ticket_id")
+    tenant: Annotated[tuple[str, ...], Meta(description="Tenant; empty: the source's tenant.")] = ()
+
+
+class DirectoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[directory]``: who works where."""
+
+    file: Annotated[
+        str, Meta(description="CSV with the columns user, department and optionally name, email, type.")
+    ] = ""
+
+
+class Config(Struct, frozen=True):
+    """A whole configuration; ``path`` is the file that it came from, ``text`` its text (to name lines in errors).
+
+    ``destinations`` are kept as tables: which settings one has depends on its type (``aitrail.registry``).
+    """
+
+    path: str = ""
+    text: str = ""
+    store: StoreConfig = StoreConfig()
+    tenants: dict[str, TenantConfig] = {}
+    sources: dict[str, SourceConfig] = {}
+    destinations: dict[str, dict[str, Any]] = {}
+    mapping: MappingConfig = MappingConfig()
+    directory: DirectoryConfig = DirectoryConfig()
+
+    def tenant(self, name: str) -> TenantConfig:
+        """Settings of a tenant; a tenant without a section has the defaults."""
+        return self.tenants.get(name, TenantConfig())
+
+    def section(self, name: str, value: dict[str, Any], kind: type[T]) -> T:
+        """Convert a table of the file into ``kind``; raises ``ConfigError`` that names file, line, field and fix."""
+        return _convert(value, kind, name, self.text, Path(self.path))
+
+    def where(self, dotted: str) -> str:
+        """Name a setting for an error: ``file:line: field``."""
+        return _where(Path(self.path), self.text, dotted)
+
+    def resolve(self, path: str) -> Path:
+        """A path of the file, relative to the file's directory."""
+        return Path(self.path).parent / path if self.path else Path(path)
+
+
+_SINGLE: dict[str, type[Any]] = {"store": StoreConfig, "mapping": MappingConfig, "directory": DirectoryConfig}
+_NAMED: dict[str, type[Any]] = {"tenants": TenantConfig, "sources": SourceConfig}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: names the file, the line where it can be told, the field and the fix.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), hint="write one with: aitrail init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", where=str(path)) from None
+    return _build(tree, text, path)
+
+
+def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
+    known = [*_SINGLE, *_NAMED, "destinations"]
+    for name, value in tree.items():
+        if name not in known or not isinstance(value, dict):
+            raise ConfigError(f"unknown section [{name}]", where=_where(path, text, name), hint=_closest(name, known))
+    parts: dict[str, Any] = {
+        name: _convert(tree.get(name, {}), kind, name, text, path) for name, kind in _SINGLE.items()
+    }
+    for name, kind in _NAMED.items():
+        entries = _entries(tree, name, text, path)
+        parts[name] = {entry: _convert(value, kind, f"{name}.{entry}", text, path) for entry, value in entries.items()}
+    destinations = _entries(tree, "destinations", text, path)
+    config = Config(path=str(path), text=text, destinations=destinations, **parts)
+    for name, tenant in config.tenants.items():
+        wrong = check_reference(tenant.key) if tenant.key else ""
+        if wrong:
+            raise ConfigError(wrong, where=_where(path, text, f"tenants.{name}.key"))
+    return config
+
+
+def _entries(tree: dict[str, Any], name: str, text: str, path: Path) -> dict[str, Any]:
+    """The named tables below ``[name.…]``, their names checked."""
+    entries: dict[str, Any] = tree.get(name, {})
+    for entry, value in entries.items():
+        where = _where(path, text, f"{name}.{entry}")
+        if not _NAME.fullmatch(entry):
+            raise ConfigError(
+                f"the name {entry!r} is not allowed",
+                where=where,
+                hint="lower-case letters, digits, '.', '_' and '-', at most 64",
+            )
+        if not isinstance(value, dict):
+            raise ConfigError("this must be a table", where=where, hint=f"write [{name}.NAME] and its settings below")
+    return entries
+
+
+def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        field = re.search(r"at `\$\.?([^`]*)`", message)
+        unknown = re.search(r"unknown field `([^`]*)`", message)
+        name = unknown.group(1) if unknown else (field.group(1) if field else "")
+        where = _where(path, text, f"{prefix}.{name}" if name else prefix)
+        hint = _closest(name, list(getattr(kind, "__struct_fields__", ()))) if unknown else ""
+        if "enum value" in message:
+            hint = f"one of: {', '.join(get_args(ContentMode))}"
+        plain = re.sub(r" - at `[^`]*`", "", message).replace("Object contains", "has an").replace("`", "'")
+        raise ConfigError(plain[:1].lower() + plain[1:], where=where, hint=hint) from None
+
+
+def _closest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _where(path: Path, text: str, dotted: str) -> str:
+    """``file:line: field``; the line is found by the key's or the section's text, and left out when it is not."""
+    leaf = dotted.rpartition(".")[2].partition("[")[0]
+    section = dotted.rpartition(".")[0] or dotted
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if bare.startswith("["):
+            title = bare.strip("[] \t").replace('"', "").replace(" ", "")
+            if title == dotted:
+                return f"{path}:{number}: {dotted}"
+            inside = title == section
+        elif inside and re.match(rf"\"?{re.escape(leaf)}\"?\s*=", bare):
+            return f"{path}:{number}: {dotted}"
+    return f"{path}: {dotted}"

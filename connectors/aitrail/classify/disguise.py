@@ -1,0 +1,106 @@
+"""Undoing disguises of spelling: leet, spaced-out letters, scrambled words, reversed words, bracketed letters."""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+# "1" and "!" stand for i or l, so both readings are tried.
+LEET_TABLES: Final = (
+    bytes.maketrans(b"0134578@$!|+926", b"oieastbasiltgzg"),
+    bytes.maketrans(b"0134578@$!|+926", b"oleastbaslltgzg"),
+)
+_MAX: Final = 16_384
+
+# Words of the patterns that are worth restoring when their inner letters are scrambled or one letter is wrong.
+KEYWORDS: Final = tuple(
+    b"ignore previous instructions instruction disregard forget forgetting everything reveal system prompt prompts password "
+    b"guidelines restrictions assignments documents before above override bypass secret show print output repeat rules "
+    b"developer content policy without limits limitations confidential pretend unrestricted respond answer questions "
+    b"commands directives message messages initial original hidden printing following tasks task earlier prior preceding "
+    b"command anything now concentrate articles text texts your what told you were given information details reveal "
+    b"display safety protocol protocols disabled disable filters from about instead".split()
+)
+
+
+@lru_cache(maxsize=1)
+def _scrambled_index() -> dict[tuple[int, int, bytes], bytes]:
+    return {_key(word): word for word in KEYWORDS if len(word) > 3}
+
+
+def _key(word: bytes) -> tuple[int, int, bytes]:
+    return word[0], word[-1], bytes(sorted(word[1:-1]))
+
+
+_WORD = re.compile(rb"[a-z]{4,}")
+
+
+def unscramble(low: bytes) -> bytes | None:
+    """Restore keywords whose inner letters are in the wrong order; None when there are none."""
+    index = _scrambled_index()
+    changed = 0
+
+    def restore(match: re.Match[bytes]) -> bytes:
+        nonlocal changed
+        word = match.group()
+        if len(word) > 14:
+            return word
+        right = index.get(_key(word))
+        if right is None or right == word:
+            return word
+        changed += 1
+        return right
+
+    out = _WORD.sub(restore, low[:_MAX])
+    return out if changed else None
+
+
+_SPACED = re.compile(rb"(?:(?<![A-Za-z0-9])[A-Za-z0-9!?.,'\"]([ ._\-*|/~+,\n]{1,3})){4,}[A-Za-z0-9!?.,'\"](?![A-Za-z0-9])")
+
+
+def despace(data: bytes) -> Iterator[bytes]:
+    """Close up letters that stand alone, one separator between letters and a longer one between words."""
+    data = data[:_MAX]
+
+    def close(match: re.Match[bytes]) -> bytes:
+        run = match.group()
+        single = match.group(1)[:1]
+        # Two separators in a row, or another character than the usual one, end a word.
+        words = re.split(rb"(?:" + re.escape(single) + rb"){2,}|[^A-Za-z0-9" + re.escape(single) + rb"]+", run)
+        return b" ".join(word.replace(single, b"") for word in words)
+
+    out = _SPACED.sub(close, data)
+    if out != data:
+        yield out
+        yield _segment(out)
+
+
+# The words that closed-up text without word gaps is cut into.
+_JOINED = re.compile(
+    rb"(" + b"|".join(sorted({*KEYWORDS, b"all", b"and", b"the", b"your", b"you", b"me", b"are", b"is", b"in", b"of", b"to"},
+                             key=len, reverse=True)) + rb")"
+)  # fmt: skip
+
+
+def _segment(data: bytes) -> bytes:
+    """Put spaces around known words: ``ignoreallpreviousinstructions`` becomes four words."""
+    return b" ".join(_JOINED.sub(rb" \1 ", data.lower()).split())
+
+
+def reverse_words(data: bytes) -> bytes:
+    """Reverse the letters of every word and keep the order of the words."""
+    return re.sub(rb"[A-Za-z0-9']+", lambda match: match.group()[::-1], data[:_MAX])
+
+
+_PIG = re.compile(rb"\b([a-z']+?)(?:way|([bcdfghjklmnpqrstvwxyz]{1,3}|qu)ay)\b")
+
+
+def unpig(low: bytes) -> bytes:
+    """Undo pig latin: ``ignoreway`` and ``eviouspray`` become ``ignore`` and ``previous``."""
+    return _PIG.sub(lambda match: (match.group(2) or b"") + match.group(1), low[:_MAX])
+
+
+def bracketed_letters(low: bytes) -> bytes:
+    """Read only the single letters in brackets: ``(i)ce (g)reen`` gives ``ig``."""
+    letters = re.findall(rb"\(([a-z '])\)", low[:_MAX])
+    return b"".join(letters) if len(letters) >= 6 else b""

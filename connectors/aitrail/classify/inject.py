@@ -1,0 +1,194 @@
+"""Finding prompt injection in one text: fold, one pass, decode what is encoded, search again, weigh.
+
+Long texts are judged piece by piece, so that time and memory stay bounded and scattered harmless words of a long document
+do not add up; the piece with the strongest evidence decides.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from aitrail.classify import decode as decoding
+from aitrail.classify import hidden, patterns
+from aitrail.classify.fold import Folded, fold, skeleton
+from aitrail.classify.gate import Gated
+from aitrail.classify.lexicon import lexicon_concepts
+from aitrail.classify.scoring import noisy_or
+
+PIECE: Final = 8_000
+OVERLAP: Final = 500
+# Pieces of one text that are searched beyond the first pass; the rest only gets the pass.
+MAX_DEEP_PIECES: Final = 24
+
+# Evidence that is not a pattern: (group, signal, weight).
+_HIDDEN_TEXT: Final = ("hidden_text", "hidden", "obfuscation", 0.75)
+_DISGUISED: Final = ("disguised_attack", "obfuscation", "obfuscation", 0.55)
+_HIDDEN_REQUEST: Final = ("disguised_request", "hidden_request", "obfuscation", 0.3)
+# How much more a sign of indirect injection weighs in a tool result than in what a user typed.
+_TOOL_FACTOR: Final = 1.35
+_MAX_WEIGHT: Final = 0.95
+# Weight from which a concept in a decoded text says that the disguise was meant for it.
+_TELLING: Final = 0.3
+_RESPELLED: Final = frozenset(("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled"))
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """One piece of evidence with what it counts; offsets are into the text."""
+
+    concept: str
+    group: str
+    signal: str
+    weight: float
+    layer: str
+    start: int
+    end: int
+
+
+class Judged(msgspec.Struct, frozen=True, gc=False):
+    """What was found in one text."""
+
+    score: float
+    findings: tuple[Finding, ...]
+    truncated: bool
+
+
+NOTHING: Final = Judged(0.0, (), False)
+
+
+class Injection:
+    """The compiled pattern set and the way it is applied. Thread-safe."""
+
+    def __init__(self, triggers: Sequence[bytes] = (), folder: Path | None = None, engine: str = "auto") -> None:
+        macros = patterns.load_macros(folder)
+        self.concepts = [*patterns.load_concepts(folder), *lexicon_concepts(folder)]
+        self.compiled = patterns.compile_concepts(self.concepts, macros)
+        anchors = patterns.compile_anchors(patterns.load_anchors(folder))
+        self._decoders = len(decoding.TRIGGERS)
+        self.decoders = decoding.Decoders(engine)
+        self.gated = Gated(self.compiled, anchors, [*decoding.TRIGGERS, *triggers], engine)
+
+    def outside(self, scanned: Sequence[int]) -> list[int]:
+        """Which of the caller's triggers fired, numbered from 0."""
+        return [number - self._decoders for number in self.gated.triggers(scanned) if number >= self._decoders]
+
+    def is_plain(self, folded: Folded, scanned: Sequence[int]) -> bool:
+        """Whether there is nothing to judge: no pattern can match and nothing can be decoded."""
+        return not scanned and folded.plain and not self.decoders.scrambled(folded)
+
+    def judge(self, text: str, role: str, folded: Folded, scanned: Sequence[int]) -> Judged:
+        """Judge one text of which ``folded`` is the folded form and ``scanned`` the result of the first pass."""
+        if len(text) <= PIECE + OVERLAP:
+            findings = self._piece(text, role, folded, scanned, len(text))
+            return Judged(_score(findings), tuple(findings), False) if findings else NOTHING
+        return self._long(text, role)
+
+    def judge_response(self, folded: Folded, scanned: Sequence[int], signals: frozenset[str]) -> Judged:
+        """Judge a model's answer: only evidence that stands for one of ``signals`` counts."""
+        found = tuple(
+            item for item in self._search(folded, "user", scanned, "plain", len(folded.text)) if item.signal in signals
+        )
+        return Judged(_score(found), found, False) if found else NOTHING
+
+    def _long(self, text: str, role: str) -> Judged:
+        best = NOTHING
+        deep = 0
+        truncated = False
+        for start in range(0, len(text), PIECE):
+            piece = text[start : start + PIECE + OVERLAP]
+            folded = fold(piece)
+            scanned = self.gated.scan(folded.low)
+            if self.is_plain(folded, scanned):
+                continue
+            deep += 1
+            if deep > MAX_DEEP_PIECES:
+                truncated = True
+                break
+            findings = self._piece(piece, role, folded, scanned, len(text))
+            score = _score(findings)
+            if score > best.score:
+                moved = (msgspec.structs.replace(item, start=item.start + start, end=item.end + start) for item in findings)
+                best = Judged(score, tuple(moved), False)
+        return msgspec.structs.replace(best, truncated=truncated)
+
+    def _piece(self, text: str, role: str, folded: Folded, scanned: Sequence[int], length: int) -> list[Finding]:
+        plain = list(self._search(folded, role, scanned, "plain", length))
+        findings = plain
+        if plain and hidden.is_disguised(text):
+            findings.append(_evidence(_DISGUISED, "unicode", plain[0].start, plain[0].end))
+        seen = {item.concept for item in plain}
+        for layer, inner, start, end, payload in self._layers(text, folded, scanned):
+            inner_scan = self.gated.scan(inner.low)
+            anchored = self.gated.anchored(inner_scan)
+            inside = [
+                msgspec.structs.replace(item, start=start, end=end)
+                for item in self._search(inner, role, inner_scan, layer, length)
+            ]
+            news = [item for item in inside if item.concept not in seen]
+            if payload:
+                findings.append(_evidence(_HIDDEN_TEXT, layer, start, end))
+            if news:
+                seen.update(item.concept for item in news)
+                findings += news
+                if max(item.weight for item in news) >= _TELLING:
+                    findings.append(_evidence(_DISGUISED, layer, start, end))
+            elif anchored and not plain:
+                findings.append(_evidence(_HIDDEN_REQUEST, layer, start, end))
+        return findings
+
+    def _search(
+        self, folded: Folded, role: str, scanned: Sequence[int], layer: str, length: int
+    ) -> Iterator[Finding]:
+        for match in self.gated.matches(scanned, folded.low):
+            concept = self.compiled[match.index].concept
+            if concept.raw and layer.rpartition(">")[2] in _RESPELLED and not concept.lexical:
+                continue  # signs of markup mean nothing where punctuation was read as letters
+            if role not in concept.roles or (concept.max_chars and length > concept.max_chars):
+                continue
+            weight = concept.weight
+            if role == "tool" and concept.signal == "indirect_injection":
+                weight = min(_MAX_WEIGHT, weight * _TOOL_FACTOR)
+            start, end = folded.span(match.start, match.end)
+            yield Finding(concept.name, concept.group, concept.signal, weight, layer, start, end)
+
+    def _layers(
+        self, text: str, folded: Folded, scanned: Sequence[int]
+    ) -> Iterator[tuple[str, Folded, int, int, bool]]:
+        """Every decoded form, breadth first, within the caps."""
+        budget = decoding.MAX_DECODED
+        queue: list[tuple[str, Folded, int, int, bool, int]] = [
+            (item.name, fold(item.text), item.start, item.end, item.payload, 1) for item in hidden.hidden_texts(text)
+        ]
+        if hidden.mixes_scripts(text):
+            queue.append(("lookalikes", skeleton(text), 0, len(text), False, 1))
+        queue += [
+            (name, inner, start, end, False, 1)
+            for name, inner, start, end in self._decoded(folded, scanned)
+        ]
+        done = {folded.low}
+        count = 0
+        while queue and count < decoding.MAX_LAYERS and budget > 0:
+            name, inner, start, end, payload, depth = queue.pop(0)
+            if inner.low in done:
+                continue
+            done.add(inner.low)
+            count += 1
+            budget -= len(inner.low)
+            yield name, inner, start, end, payload
+            if depth < decoding.MAX_DEPTH:
+                again = self._decoded(inner, self.gated.scan(inner.low))
+                queue += [(f"{name}>{deeper}", more, start, end, payload, depth + 1) for deeper, more, _, _ in again]
+
+    def _decoded(self, folded: Folded, scanned: Sequence[int]) -> Iterator[tuple[str, Folded, int, int]]:
+        fired = [number for number in self.gated.triggers(scanned) if number < self._decoders]
+        return self.decoders.run(folded, fired, scrambled=self.decoders.scrambled(folded))
+
+
+def _evidence(kind: tuple[str, str, str, float], layer: str, start: int, end: int) -> Finding:
+    name, group, signal, weight = kind
+    return Finding(name, group, signal, weight, layer, start, end)
+
+
+def _score(findings: Sequence[Finding]) -> float:
+    return noisy_or((item.group, item.weight) for item in findings)

@@ -1,0 +1,231 @@
+"""Finding secrets, personal and financial data: the first pass says which expressions can match, RE2 finds the candidates,
+checksums, entropy, context and the shape of the surroundings decide.
+
+The same spans serve detection and masking, so a finding covers the value and nothing else.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import re2
+
+from aitrail.classify import checks
+from aitrail.classify.engine import Re2Set, re2_options
+from aitrail.classify.fold import Folded
+from aitrail.classify.patterns import read_toml
+from aitrail.contentdir import content_path
+from aitrail.errors import ConfigError
+
+Group = Literal["secret", "pii", "financial"]
+_NEAR: Final = 80
+_WORD_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+# Words before a number that say what it is, and that it is none of ours.
+_OTHER_NUMBER: Final = re.compile(
+    rb"(?i)(?:invoice|order|ticket|tracking|reference|ref|case|version|build|serial|sku|isbn|issn|doi|commit|sha\d*|md5|uuid|guid|"
+    rb"part|model|item|article|batch|lot|po|rfc|port|parcel|shipment|transaction|trace|span|request|session|page|line|revision|rev|inv|"
+    rb"checksum|hash|digest|integrity)(?: ?(?:id|no|nr|number|num|code|#))?[ .:=#\"'-]{1,4}(?:is |of |was )?[\"'#]?[a-z]{0,4}-?$"
+)
+
+
+_DIGITS_GATE: Final = rb"[0-9][ .\-/]?[0-9][ .\-/]?[0-9][ .\-/]?[0-9][ .\-/]?[0-9][ .\-/]?[0-9]"
+
+
+class Secret(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One kind of secret; see ``content/patterns/leaks/secrets.toml``."""
+
+    kind: str
+    gate: str
+    regex: str
+    entropy: float = 0.0
+    edges: bool = True
+    check: Literal["", "assigned", "password", "token"] = ""
+
+
+class Pii(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One kind of identifier; see ``content/patterns/leaks/pii.toml``."""
+
+    kind: str
+    group: Group
+    gate: str
+    regex: str
+    check: str
+    strong: bool = False
+    context: tuple[str, ...] = ()
+    grouped: str = ""
+
+
+class _SecretFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    secret: tuple[Secret, ...]
+
+
+class _PiiFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    pii: tuple[Pii, ...]
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A leak at characters ``start`` to ``end`` of the text."""
+
+    kind: str
+    group: Group
+    start: int
+    end: int
+
+
+def load_secrets(folder: Path | None = None) -> tuple[Secret, ...]:
+    """Load the kinds of secrets; raises ``ConfigError`` with file and field."""
+    return _load(folder, "secrets.toml", _SecretFile).secret
+
+
+def load_pii(folder: Path | None = None) -> tuple[Pii, ...]:
+    """Load the kinds of identifiers; raises ``ConfigError`` with file and field."""
+    return _load(folder, "pii.toml", _PiiFile).pii
+
+
+def _load(folder: Path | None, name: str, shape: Any) -> Any:
+    path = (folder or content_path("patterns")) / "leaks" / name
+    if not path.exists():
+        path = content_path("patterns", "leaks", name)
+    try:
+        return msgspec.convert(read_toml(path), shape)
+    except msgspec.ValidationError as fault:
+        raise ConfigError(str(fault), where=str(path), hint="see docs/classification.md, pattern files") from None
+
+
+class Leaks:
+    """The compiled kinds. Thread-safe. ``gates`` are what the caller's first pass looks for, in the order of numbers."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.secrets = load_secrets(folder)
+        self.pii = load_pii(folder)
+        kinds: list[Secret | Pii] = [*self.secrets, *self.pii]
+        numbered: dict[str, int] = {}
+        self._of_gate: list[list[int]] = []
+        for index, kind in enumerate(kinds):
+            number = numbered.setdefault(kind.gate, len(numbered))
+            if number == len(self._of_gate):
+                self._of_gate.append([])
+            self._of_gate[number].append(index)
+        self.gates = tuple(_DIGITS_GATE if gate == "digits" else _gate_bytes(gate) for gate in numbered)
+        self._digits = numbered.get("digits", -1)
+        self._by_digits = Re2Set([_with_group(kinds[index]) for index in self._of_gate[self._digits]])
+        self._kinds = kinds
+        self._compiled: list[Any] = [None] * len(kinds)
+        self._validators = [checks.validator(kind.check) if isinstance(kind, Pii) else None for kind in kinds]
+
+    def find(self, folded: Folded, fired: Sequence[int]) -> list[Found]:
+        """Find all leaks of the kinds whose gates ``fired``; secrets win over what lies inside them."""
+        found: list[Found] = []
+        for number in fired:
+            owners = self._of_gate[number]
+            if number == self._digits:  # one trigger for many kinds: ask once which of them can be there
+                owners = [owners[place] for place in self._by_digits.match(folded.raw)]
+            for index in owners:
+                found.extend(self._of_kind(index, folded))
+        return _without_inner(found) if len(found) > 1 else found
+
+    def _of_kind(self, index: int, folded: Folded) -> Iterator[Found]:
+        kind = self._kinds[index]
+        data = folded.raw
+        for start, end in self._candidates(index, data):
+            good = self._secret(kind, data, start, end) if isinstance(kind, Secret) else self._identifier(index, kind, data, start, end)
+            if good:
+                group: Group = "secret" if isinstance(kind, Secret) else kind.group
+                first, last = folded.span(start, end)
+                yield Found(kind.kind, group, first, last)
+
+    def _candidates(self, index: int, data: bytes) -> Iterator[tuple[int, int]]:
+        compiled = self._compiled[index]
+        if compiled is None:
+            compiled = self._compiled[index] = re2.compile(self._kinds[index].regex.encode("latin-1"), re2_options())
+        grouped = compiled.groups > 0
+        for match in compiled.finditer(data):
+            start, end = match.span(1) if grouped else match.span()
+            if start < 0:
+                start, end = match.span()
+            if end > start:
+                yield start, end
+
+    @staticmethod
+    def _secret(kind: Secret, data: bytes, start: int, end: int) -> bool:
+        if kind.edges and not _stands_alone(data, start, end):
+            return False
+        value = data[start:end].decode("latin-1")
+        if kind.entropy and checks.entropy(value) < kind.entropy:
+            return False
+        if kind.kind != "private_key" and checks.is_placeholder(value):
+            return False
+        return checks.VALUE_CHECKS[kind.check](value)
+
+    def _identifier(self, index: int, kind: Pii, data: bytes, start: int, end: int) -> bool:
+        if not _stands_alone(data, start, end) or _part_of_more(data, start, end):
+            return False
+        value = data[start:end].decode("latin-1")
+        near = data[max(0, start - _NEAR) : end + _NEAR // 2].lower()
+        named = any(_has_word(near, word) for word in kind.context)
+        if not (kind.strong or named or (kind.grouped and any(char in value for char in kind.grouped))):
+            return False
+        if not named and kind.kind != "email" and _OTHER_NUMBER.search(data[max(0, start - 40) : start]):
+            return False
+        valid = self._validators[index]
+        return valid is not None and valid(value)
+
+
+def _with_group(kind: Secret | Pii) -> bytes:
+    return b"(?:" + kind.regex.encode("latin-1") + b")"
+
+
+def _gate_bytes(gate: str) -> bytes:
+    """Letters beyond ASCII become the bytes of their UTF-8 form."""
+    return b"".join(
+        char.encode() if char.isascii() else b"(?:" + b"".join(b"\\x%02x" % byte for byte in char.encode()) + b")"
+        for char in gate
+    )
+
+
+def _has_word(near: bytes, word: str) -> bool:
+    at = near.find(word.encode())
+    while at >= 0:
+        before = near[at - 1 : at]
+        after = near[at + len(word) : at + len(word) + 1]
+        if not before.isalpha() and (len(word) > 4 or not after.isalpha()):
+            return True
+        at = near.find(word.encode(), at + 1)
+    return False
+
+
+def _stands_alone(data: bytes, start: int, end: int) -> bool:
+    """Whether no letter or digit touches the value: a longer run has another length than the format says."""
+    if start > 0 and data[start - 1] in _WORD_BYTES and (data[start] in _WORD_BYTES or data[start : start + 1] in b"+("):
+        return False
+    return not (end < len(data) and data[end] in _WORD_BYTES and data[end - 1] in _WORD_BYTES)
+
+
+def _part_of_more(data: bytes, start: int, end: int) -> bool:
+    """Whether a number goes on behind a hyphen, dot or underscore: UUIDs, versions, file names."""
+    before = data[start - 2 : start] if start >= 2 else b""
+    if before[1:] in (b"-", b".", b"_", b"/", b":", b"=") and before[:1].isalnum() and before[1:] not in (b":", b"="):
+        return True
+    after = data[end : end + 2]
+    if before[1:] == b" " and before[:1].isdigit() and b" " in data[start:end]:
+        return True
+    if after[:1] == b" " and after[1:].isdigit() and b" " in data[start:end]:
+        return True
+    return after[:1] in (b"-", b"_", b".") and after[1:].isalnum() and not (after[:1] == b"." and after[1:].isalpha())
+
+
+def _without_inner(found: list[Found]) -> list[Found]:
+    """Where findings overlap keep the stronger group, and within a group the longer one."""
+    order = {"secret": 0, "financial": 1, "pii": 2}
+    kept: list[Found] = []
+    for item in sorted(found, key=lambda one: (one.start, -one.end, order[one.group])):
+        if kept and item.start < kept[-1].end:
+            last = kept[-1]
+            if order[item.group] >= order[last.group] and (item.end <= last.end or order[item.group] > order[last.group]):
+                continue
+            if order[item.group] < order[last.group]:
+                kept.pop()
+        kept.append(item)
+    return kept

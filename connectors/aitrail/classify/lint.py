@@ -1,0 +1,100 @@
+"""Checking pattern files: shape, dialect, both engines, and the examples that every concept carries."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import re2
+
+from aitrail.classify import leaks, lexicon, patterns, taxonomy
+from aitrail.classify.engine import re2_options
+from aitrail.classify.fold import fold
+from aitrail.contentdir import content_path
+from aitrail.errors import ConfigError
+
+
+class Problem(msgspec.Struct, frozen=True, gc=False):
+    """One thing that is wrong: where (file or concept), what, and how to fix it."""
+
+    where: str
+    message: str
+    hint: str = ""
+
+
+def lint(folder: Path | None = None) -> list[Problem]:
+    """Check the files of ``folder`` (the shipped ones when None) without running their examples."""
+    try:
+        macros = patterns.load_macros(folder)
+        concepts = [*patterns.load_concepts(folder), *lexicon.lexicon_concepts(folder)]
+        kinds = [*leaks.load_secrets(folder), *leaks.load_pii(folder)]
+    except ConfigError as fault:
+        return [Problem("", str(fault), fault.hint)]
+    problems = [problem for concept in concepts for problem in _concept(concept, macros)]
+    for kind in kinds:
+        problems += _expression(f"leaks: {kind.kind}", kind.regex.encode("latin-1", "replace"))
+    return problems
+
+
+def _concept(concept: patterns.Concept, macros: dict[str, str]) -> Iterator[Problem]:
+    where = concept.name
+    if not 0 < concept.weight < 1:
+        yield Problem(where, f"weight {concept.weight} is not between 0 and 1")
+    if concept.signal not in taxonomy.signals():
+        yield Problem(where, f"unknown signal {concept.signal!r}", "use one of content/taxonomy/signals.toml")
+    if not concept.lexical and not (concept.must_hit and concept.must_not_hit):
+        yield Problem(where, "must_hit and must_not_hit need at least one line each")
+    for pattern in concept.patterns:
+        if pattern != pattern.lower() and "\\" not in pattern:
+            yield Problem(where, f"pattern has upper-case letters: {pattern}", "texts are matched in lower case")
+        try:
+            compiled = patterns.compile_concepts([msgspec.structs.replace(concept, patterns=(pattern,))], macros)
+        except ConfigError as fault:
+            yield Problem(where, str(fault), fault.hint)
+            continue
+        yield from _expression(f"{where}: {pattern[:60]}", compiled[0].expression)
+
+
+def _expression(where: str, expression: bytes) -> Iterator[Problem]:
+    try:
+        re2.compile(expression, re2_options())
+    except re2.error as fault:
+        yield Problem(where, f"not in RE2's dialect: {fault}", "no look-around, no back-references, repeats up to 1000")
+
+
+def test(folder: Path | None = None, engine: str = "auto") -> list[Problem]:
+    """Run the must-hit and must-not-hit lines of every concept and language with ``engine``."""
+    # Imported late: the judge compiles everything, which linting a broken file must not need.
+    from aitrail.classify.inject import Injection  # noqa: PLC0415
+    from aitrail.classify.scoring import DEFAULT_THRESHOLDS  # noqa: PLC0415
+
+    judge = Injection((), folder, engine)
+    problems: list[Problem] = []
+    for concept in judge.concepts:
+        numbers = [index for index, item in enumerate(judge.compiled) if item.concept is concept]
+        for line in concept.must_hit:
+            if not any(judge.gated.search(number, fold(line).low) for number in numbers):
+                problems.append(Problem(concept.name, f"does not hit: {line}"))
+        for line in concept.must_not_hit:
+            problems += [
+                Problem(concept.name, f"hits, and must not: {line}", f"pattern: {judge.compiled[number].source[:80]}")
+                for number in numbers
+                if judge.gated.search(number, fold(line).low)
+            ]
+    for language in lexicon.load_lexicon(folder):
+        for line, wanted in [*((line, True) for line in language.must_hit), *((line, False) for line in language.must_not_hit)]:
+            folded = fold(line)
+            found = judge.judge(line, "user", folded, judge.gated.scan(folded.low)).score >= DEFAULT_THRESHOLDS.suspicious
+            if found is not wanted:
+                problems.append(Problem(f"lexicon {language.code}", f"{'does not hit' if wanted else 'hits, and must not'}: {line}"))
+    return problems
+
+
+def copy_for_editing(target: Path) -> Path:
+    """Copy the shipped pattern files to ``target`` so that a user can change them; returns the folder."""
+    source = content_path("patterns")
+    for path in source.rglob("*"):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    return target

@@ -1,0 +1,226 @@
+"""Pattern files: what a concept is, how its patterns are written, and how they become one compiled set.
+
+A file of ``content/patterns/injection`` holds concepts. A pattern is written the way people read: lower case, one space
+for whatever separates words, ``{name}`` for a macro of ``macros.toml``, ``{gap3}`` for up to three further words,
+``{near40}`` for up to forty bytes of anything. Everything else is a regular expression in the dialect of ``engine``.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from aitrail.classify.fold import fold_pattern
+from aitrail.classify.rarity import literal_sets
+from aitrail.contentdir import content_path
+from aitrail.errors import ConfigError
+
+SEPARATOR: Final = r"[^0-9a-z\x80-\xff]{1,4}"
+_WORD: Final = r"[0-9a-z'\x80-\xff]{1,24}"
+_MACRO: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}( ?)")
+_GAP: Final = re.compile(r"gap([1-9][0-9]?)$")
+_NEAR: Final = re.compile(r"near([1-9][0-9]{0,2})$")
+_MAX_DEPTH: Final = 8
+# Whether a pattern begins with a letter, and whether it ends with punctuation: where a word boundary belongs.
+_FIRST_IS_WORD: Final = re.compile(r"(?:\(\?:)*[a-z0-9]")
+_LAST_IS_MARK: Final = re.compile(r"(?:\]|[\"'`:=>-])(?:\{[0-9,]+\})?\??$")
+# Occurrences in a million words above which a pattern is too common to be looked for everywhere.
+MAX_FREQUENCY: Final = 700.0
+MAX_FREQUENCY_LEXICON: Final = 8000.0
+_MAX_SETS: Final = 4
+# Marks a gap inside an expanded pattern; the character behind it is its size.
+_CUT: Final = "\x00"
+_CUT_WORDS: Final = 0x100
+_CUT_BYTES: Final = 0x1000
+
+
+class Concept(msgspec.Struct, frozen=True, gc=False):
+    """One idea that the classifier looks for.
+
+    Attributes:
+        name: lower_snake_case, unique over all files; what ``aitrail explain`` shows.
+        group: concepts of one group are one piece of evidence: the strongest counts.
+        signal: key of ``taxonomy/signals.toml``: which ATLAS and OWASP ids it stands for.
+        weight: probability that a text with this evidence alone is an attack, 0 to 1.
+        patterns: see the module's text.
+        must_hit: texts that the concept must find, must_not_hit: texts that it must not find.
+        roles: in texts of which roles it counts.
+        max_chars: longer texts do not count (0: no limit): for weak words that only matter in short prompts.
+        raw: patterns get no word boundaries at their ends.
+        lexical: made from the lexicon: words, although ``raw``.
+        supporting: looked for only in texts where another concept was found: weak evidence in everyday words.
+    """
+
+    name: str
+    group: str
+    signal: str
+    weight: float
+    patterns: tuple[str, ...]
+    must_hit: tuple[str, ...]
+    must_not_hit: tuple[str, ...]
+    roles: tuple[str, ...] = ("user", "tool")
+    max_chars: int = 0
+    raw: bool = False
+    supporting: bool = False
+    lexical: bool = False
+
+
+class PatternFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The shape of one pattern file."""
+
+    concept: tuple[Concept, ...]
+
+
+class Compiled(msgspec.Struct, frozen=True, gc=False):
+    """One expression ready for the engine, and the concept that it stands for.
+
+    ``literals`` are sets of which every match contains one each. Those of a ``primary`` pattern (one set, of rare words) are
+    looked for in every text; those of the others only where a primary pattern or an anchor was found.
+    """
+
+    concept: Concept
+    source: str
+    expression: bytes
+    literals: tuple[tuple[bytes, ...], ...]
+    primary: bool
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read one TOML file; raises ``ConfigError`` that names the file and the place."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"cannot be read: {fault}", where=str(path), hint="it must be TOML in UTF-8") from None
+
+
+def load_macros(folder: Path | None = None) -> dict[str, str]:
+    """Load the macros: a list of alternatives or one expression for each name."""
+    path = (folder or content_path("patterns")) / "macros.toml"
+    if not path.exists():
+        path = content_path("patterns", "macros.toml")
+    macros: dict[str, str] = {}
+    for name, value in read_toml(path).items():
+        macros[name] = "(?:" + "|".join(value) + ")" if isinstance(value, list) else str(value)
+    return macros
+
+
+def load_anchors(folder: Path | None = None) -> list[str]:
+    """Load the words and phrases that make a text worth a second, deeper pass."""
+    path = (folder or content_path("patterns")) / "anchors.toml"
+    if not path.exists():
+        path = content_path("patterns", "anchors.toml")
+    return [str(word) for word in read_toml(path)["anchors"]]
+
+
+def compile_anchors(anchors: Sequence[str]) -> list[bytes]:
+    """Make the anchors' expressions."""
+    return [_to_bytes(anchor, raw=False) for anchor in anchors]
+
+
+def load_concepts(folder: Path | None = None) -> list[Concept]:
+    """Load every concept of ``folder``/injection (the shipped files when None), in file order.
+
+    Raises:
+        ConfigError: a file is not readable, has a wrong field, or repeats a name.
+    """
+    base = (folder or content_path("patterns")) / "injection"
+    concepts: list[Concept] = []
+    names: set[str] = set()
+    for path in sorted(base.glob("*.toml")):
+        concepts.extend(load_file(path))
+    for concept in concepts:
+        if concept.name in names:
+            raise ConfigError(f"the concept {concept.name!r} is defined twice", where=str(base), hint="rename one")
+        names.add(concept.name)
+    return concepts
+
+
+def load_file(path: Path) -> tuple[Concept, ...]:
+    """Load one pattern file; raises ``ConfigError`` with file and field."""
+    try:
+        return msgspec.convert(read_toml(path), PatternFile).concept
+    except msgspec.ValidationError as fault:
+        raise ConfigError(str(fault), where=str(path), hint="see docs/classification.md, pattern files") from None
+
+
+def expand(pattern: str, macros: Mapping[str, str], depth: int = 0) -> str:
+    """Replace macros; gaps become ``_CUT`` and their number. Raises ``ConfigError`` for an unknown or endless macro."""
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"macros are nested too deeply in {pattern!r}", hint="a macro must not contain itself")
+
+    def replace(match: re.Match[str]) -> str:
+        name, space = match.group(1), match.group(2)
+        gap = _GAP.match(name)
+        if gap:
+            return _CUT + chr(_CUT_WORDS + int(gap.group(1)))
+        near = _NEAR.match(name)
+        if near:
+            return _CUT + chr(_CUT_BYTES + int(near.group(1))) + space
+        if name not in macros:
+            raise ConfigError(f"unknown macro {{{name}}} in {pattern!r}", hint="define it in macros.toml")
+        return expand(macros[name], macros, depth + 1) + space
+
+    return _MACRO.sub(replace, pattern)
+
+
+def _gap_expression(code: int) -> str:
+    if code >= _CUT_BYTES:
+        return f".{{0,{code - _CUT_BYTES}}}"
+    return f"(?:{_WORD}{SEPARATOR}){{0,{code - _CUT_WORDS}}}"
+
+
+def _folded(char: str, *, alone: bool) -> str:
+    """Fold a letter beyond ASCII; ``alone`` says that it must stay one item because a quantifier or a class holds it."""
+    folded = fold_pattern(char)
+    if folded.isascii():
+        return folded if len(folded) < 2 or not alone else f"(?:{folded})"
+    escaped = "".join(f"\\x{byte:02x}" for byte in folded.encode())
+    return f"(?:{escaped})" if alone else escaped
+
+
+def _to_bytes(text: str, raw: bool) -> bytes:
+    """Turn a written expression into the engine's bytes; letters are folded as texts are folded."""
+    pieces: list[str] = []
+    escaped = in_class = cut = False
+    for index, char in enumerate(text):
+        if cut:
+            pieces.append(_gap_expression(ord(char)))
+            cut = False
+            continue
+        cut = char == _CUT
+        if cut:
+            continue
+        if char == " " and not in_class and not escaped:
+            optional = text[index + 1 : index + 2] in ("?", "*")
+            pieces.append(f"(?:{SEPARATOR})" if optional else SEPARATOR)
+        elif char.isascii():
+            pieces.append(char)
+        else:
+            pieces.append(_folded(char, alone=in_class or text[index + 1 : index + 2] in ("?", "*", "+", "{")))
+        if not escaped:
+            in_class = (in_class or char == "[") and char != "]"
+        escaped = char == "\\" and not escaped
+    body = "".join(pieces)
+    if not raw:
+        left = r"\b" if _FIRST_IS_WORD.match(text) else ""
+        right = "" if _LAST_IS_MARK.search(text) else r"\b"
+        body = f"{left}(?:{body}){right}"
+    return body.encode("ascii")
+
+
+def compile_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> list[Compiled]:
+    """Make the flat list of expressions whose order gives their indexes."""
+    out: list[Compiled] = []
+    for concept in concepts:
+        for pattern in concept.patterns:
+            expanded = expand(pattern, macros)
+            expression = _to_bytes(expanded, concept.raw)
+            sets = literal_sets(expression)[:_MAX_SETS]
+            limit = MAX_FREQUENCY_LEXICON if concept.lexical else MAX_FREQUENCY
+            primary = bool(sets) and not concept.supporting and sets[0][0] <= limit
+            literals = tuple(tuple(sorted(found)) for _, found in (sets[:1] if primary else sets))
+            out.append(Compiled(concept, pattern, expression, literals, primary))
+    return out

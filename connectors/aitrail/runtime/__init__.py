@@ -1,0 +1,1 @@
+"""What runs aitrail: the command line and the daemon."""

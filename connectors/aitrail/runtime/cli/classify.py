@@ -1,0 +1,143 @@
+"""``aitrail classify``: measure, check and calibrate the classifier."""
+
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from aitrail.classify import calibrate as calibration
+from aitrail.classify import evaluate as evaluation
+from aitrail.classify import lint as linting
+from aitrail.classify.contract import Text
+from aitrail.classify.default import DefaultClassifier
+from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_patterns_option = click.option("--patterns", type=_FOLDER, help="Folder with pattern files of your own.")
+_engine_option = click.option(
+    "--engine", type=click.Choice(["auto", "hyperscan", "re2"]), default="auto", show_default=True, help="Matching engine."
+)
+
+
+@click.group()
+def classify() -> None:
+    """Measure, check and calibrate the detection of prompt injection and leaks.
+
+    \b
+    Examples:
+      aitrail classify evaluate labelled.jsonl
+      aitrail classify evaluate labelled.jsonl --format json --by-source
+      aitrail classify lint --patterns my-patterns
+      aitrail classify test
+      aitrail classify calibrate traffic.jsonl --per-day 200000 --suspicious 400 --high 20
+    """
+
+
+def _classifier(patterns: Path | None, engine: str, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> DefaultClassifier:
+    return DefaultClassifier(thresholds, patterns, engine)
+
+
+@classify.command()
+@click.argument("file", type=_FILE)
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--by-source", is_flag=True, help="One line for each source of each kind (field source).")
+@click.option("--suspicious", type=click.FloatRange(0, 1), default=DEFAULT_THRESHOLDS.suspicious, show_default=True)
+@click.option("--high", type=click.FloatRange(0, 1), default=DEFAULT_THRESHOLDS.high, show_default=True)
+@_patterns_option
+@_engine_option
+def evaluate(
+    file: Path, style: str, by_source: bool, suspicious: float, high: float, patterns: Path | None, engine: str
+) -> None:
+    """Measure on a labelled FILE: one JSON object a line with text, label, kind and optionally role and source.
+
+    Kinds that begin with secret, pii, leak or financial are judged by whether a leak was found, all others by the tiers of
+    injection; the table shows both for every kind.
+    """
+    report = evaluation.evaluate(file, _classifier(patterns, engine, Thresholds(suspicious, high)))
+    if style == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        return
+    console = Console(width=120)
+    console.print(_kinds_table(report.sources if by_source else report.kinds, by_source=by_source))
+    console.print(_summary_table(report))
+
+
+def _kinds_table(kinds: list[evaluation.KindReport], *, by_source: bool) -> Table:
+    table = Table("kind", *(["source"] if by_source else []), "label", "rows", "suspicious %", "high %", "leaks %", "judged by")
+    for kind in kinds:
+        source = [kind.source] if by_source else []
+        figures = [f"{kind.suspicious:.1f}", f"{kind.high:.1f}", f"{kind.leaks:.1f}"]
+        table.add_row(kind.kind or "-", *source, "attack" if kind.label else "harmless", str(kind.rows), *figures, kind.measure)
+    return table
+
+
+def _summary_table(report: evaluation.Report) -> Table:
+    table = Table(title=f"{report.rows} rows, classifier {report.classifier}", show_header=False)
+    shares = (
+        ("recall, suspicious", report.recall), ("recall, high", report.recall_high),
+        ("recall, mean of kinds", report.recall_macro), ("false positives, suspicious", report.false_positives),
+        ("false positives, high", report.false_positives_high), ("leaks found", report.leak_recall),
+        ("leaks, false positives", report.leak_false_positives),
+    )  # fmt: skip
+    for name, value in shares:
+        if value is not None:
+            table.add_row(name, f"{value:.2f} %")
+    if report.auc is not None:
+        table.add_row("AUC", f"{report.auc:.4f}")
+    table.add_row("speed", f"{report.texts_per_second:,.0f} texts/s, {report.megabytes_per_second:.2f} MB/s")
+    table.add_row("latency p50 / p99 / max", f"{report.p50_ms:.2f} / {report.p99_ms:.2f} / {report.max_ms:.2f} ms")
+    table.add_row("truncated", str(report.truncated))
+    return table
+
+
+def _show(problems: list[linting.Problem], good: str) -> None:
+    for problem in problems:
+        hint = f" ({problem.hint})" if problem.hint else ""
+        click.echo(f"{problem.where}: {problem.message}{hint}", err=True)
+    if problems:
+        raise SystemExit(1)
+    click.echo(good)
+
+
+@classify.command()
+@_patterns_option
+@click.option("--copy-to", type=click.Path(file_okay=False, path_type=Path), help="Copy the shipped files here to edit them.")
+def lint(patterns: Path | None, copy_to: Path | None) -> None:
+    """Check pattern files: shape, dialect, weights, taxonomy."""
+    if copy_to is not None:
+        click.echo(f"pattern files copied to {linting.copy_for_editing(copy_to)}")
+        patterns = patterns or copy_to
+    _show(linting.lint(patterns), "pattern files are good")
+
+
+@classify.command()
+@_patterns_option
+@_engine_option
+def test(patterns: Path | None, engine: str) -> None:
+    """Run the must-hit and must-not-hit lines of the pattern files."""
+    _show(linting.test(patterns, engine), "all examples behave as they say")
+
+
+@classify.command()
+@click.argument("file", type=_FILE)
+@click.option("--per-day", type=click.FloatRange(min=1), required=True, help="Texts in a day.")
+@click.option("--suspicious", type=click.FloatRange(min=0), required=True, help="Budget: suspicious texts in a day.")
+@click.option("--high", type=click.FloatRange(min=0), required=True, help="Budget: high texts in a day.")
+@_patterns_option
+@_engine_option
+def calibrate(file: Path, per_day: float, suspicious: float, high: float, patterns: Path | None, engine: str) -> None:
+    """Find thresholds for an alert budget from ordinary traffic in FILE (one JSON object a line with text, role)."""
+    judge = _classifier(patterns, engine)
+    scores = []
+    for row in evaluation.read_rows(file):
+        verdict = judge.classify([Text("prompt", row.role or "user", row.text)])
+        if verdict.injection_score is not None:
+            scores.append(verdict.injection_score)
+    result = calibration.calibrate(scores, per_day=per_day, suspicious_budget=suspicious, high_budget=high)
+    click.echo(f"suspicious = {result.thresholds.suspicious}   # {result.suspicious_share} % of texts, {result.suspicious_per_day} a day")
+    click.echo(f"high = {result.thresholds.high}   # {result.high_share} % of texts, {result.high_per_day} a day")
+    for tier in result.limited:
+        click.echo(f"the budget for {tier} could not be met exactly: its threshold is at the end of its range", err=True)

@@ -1,0 +1,106 @@
+"""``aitrail collect``: read files into the store, once."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from aitrail.clock import SystemClock
+from aitrail.errors import ConfigError
+from aitrail.normalize.registry import NORMALIZERS
+from aitrail.pipeline import Totals
+from aitrail.runtime.cli.options import content_option, store_option
+from aitrail.runtime.cli.progress import progress_bar
+from aitrail.runtime.cli.summary import as_json, print_summary
+from aitrail.runtime.collect import collect as collect_once
+from aitrail.runtime.collect import one_off
+from aitrail.runtime.dryrun import dry_run
+from aitrail.sources.file import FileSource
+
+EPILOG = """\b
+Examples:
+  aitrail collect AWSLogs/                          a CloudTrail bucket dump, as it is
+  aitrail collect insights-logs-*/ litellm.jsonl    Azure exports and a gateway log together
+  zcat big.gz | aitrail collect -                   standard input
+  aitrail collect logs --content hash               keep keyed hashes, no text
+  aitrail collect logs --dry-run                    only say what is in there
+
+\b
+Reads plain, gzip and zstd; NDJSON, JSON arrays, {"Records": [...]} and {"records": [...]}.
+The type of every record is told from its content. A second run reads only what is new.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("paths", nargs=-1, required=True)
+@store_option
+@content_option
+@click.option("--tenant", default="default", show_default=True, help="Tenant that the records belong to.")
+@click.option(
+    "--type",
+    "record_type",
+    type=click.Choice(list(NORMALIZERS)),
+    help="Treat every record as this type instead of detecting it.",
+)
+@click.option(
+    "--directory",
+    "people",
+    type=click.Path(dir_okay=False),
+    default="",
+    help="CSV that says who works where (columns: user, department, optionally name, email, type).",
+)
+@click.option("--dry-run", is_flag=True, help="Say what is there and what would happen; write nothing.")
+@click.option("--strict", is_flag=True, help="Exit 1 when any record became a dead letter.")
+@click.option("--json", "json_out", is_flag=True, help="Print the summary as one JSON object on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+def collect(
+    paths: tuple[str, ...],
+    store: Path,
+    content: str,
+    tenant: str,
+    record_type: str | None,
+    people: str,
+    dry_run: bool,
+    strict: bool,
+    json_out: bool,
+    quiet: bool,
+) -> int:
+    """Read AI access records from PATHS (files, directories, globs, - for standard input) into the store."""
+    config = one_off(paths, store, content=content, tenant=tenant, record_type=record_type or "", people=people)
+    started = time.monotonic()
+    if dry_run:
+        totals, notes = _look(paths, tenant, record_type or "")
+    else:
+        with progress_bar(quiet=quiet or json_out) as callbacks:
+            outcome = collect_once(config, callbacks)
+        totals, notes = outcome.totals, outcome.notes
+    seconds = time.monotonic() - started
+    if json_out:
+        click.echo(as_json(totals, notes, seconds))
+    elif not quiet:
+        console = Console(stderr=not sys.stdout.isatty())
+        if dry_run:
+            console.print("[bold]dry run[/]: nothing was written", highlight=False)
+            for name, count in totals.by_type.most_common():
+                console.print(f"  {count:>10,}  {name}", highlight=False)
+        print_summary(console, totals, notes, seconds)
+        if totals.new and not dry_run:
+            console.print(f"next: [bold]aitrail report --store {store}[/]", highlight=False, soft_wrap=True)
+    if totals.objects == 0 and totals.records == 0 and totals.new == 0 and not notes and _nothing_there(paths):
+        raise ConfigError(f"nothing to read in {' '.join(paths)}", hint="name a file, a directory or a quoted glob")
+    return 1 if strict and totals.rejected else 0
+
+
+def _look(paths: tuple[str, ...], tenant: str, record_type: str) -> tuple[Totals, list[str]]:
+    source = FileSource("files", paths, clock=SystemClock())
+    totals = dry_run_of(source, tenant, record_type)
+    return totals, list(source.notes)
+
+
+def _nothing_there(paths: tuple[str, ...]) -> bool:
+    return not any(path == "-" or Path(path).exists() for path in paths)
+
+
+dry_run_of = dry_run

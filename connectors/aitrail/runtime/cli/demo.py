@@ -1,0 +1,118 @@
+"""``aitrail demo``: one day of a made-up company, written in real wire formats, collected and reported."""
+
+import shlex
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from aitrail.config import Config, DirectoryConfig, SourceConfig, StoreConfig
+from aitrail.demo.writer import DAY, EVENTS, Manifest, Profile, generate
+from aitrail.errors import ConfigError
+from aitrail.runtime.cli.progress import progress_bar
+from aitrail.runtime.cli.reading import read
+from aitrail.runtime.cli.report import print_report
+from aitrail.runtime.cli.report_layout import make_report
+from aitrail.runtime.cli.summary import print_summary
+from aitrail.runtime.collect import collect
+from aitrail.store.queries import Filters
+
+EPILOG = """\b
+Examples:
+  aitrail demo                                  generate, collect, report (a few seconds)
+  aitrail demo --seed 2 --date 2026-11-18       another day
+  aitrail demo --events 1000000 --out big       only write files, as many as you like
+"""
+_ROWS = 6
+_QUERY = "select event_id, user_id, model, prompt_text from events where injection_tier = 'high' limit 5"
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("aitrail-demo"),
+    show_default=True,
+    help="Where the demo's files and its store go.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Only write the input files to this directory."
+)
+@click.option(
+    "--events", type=click.IntRange(min=100), default=EVENTS, show_default=True, help="About how many records to make."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another day at the same company.")
+@click.option("--date", "day", default=DAY, show_default=True, help="The day it plays on.")
+@click.option(
+    "--profile",
+    type=click.Choice(["day", "bench"]),
+    default="day",
+    show_default=True,
+    help="With --out: a believable day, or the benchmark's mix of a third each CloudTrail, Azure and LiteLLM.",
+)
+def demo(folder: Path, out: Path | None, events: int, seed: int, day: str, profile: Profile) -> None:
+    """See aitrail work on one day of an invented company: 60 people, two clouds, three gateways, some incidents."""
+    console = Console()
+    if out is not None:
+        made = _write(console, out, events, seed, day, profile)
+        count = sum(made.records.values())
+        console.print(
+            f"wrote {count:,} records in {made.files:,} files to {made.logs}", highlight=False, soft_wrap=True
+        )
+        console.print(f"next: [bold]aitrail collect {made.logs}[/]", highlight=False, soft_wrap=True)
+        return
+    made = _write(console, folder, events, seed, day, "day")
+    console.print(f"[bold]1.[/] wrote one day of logs in their real formats to {made.logs}:", highlight=False)
+    for name, count in made.records.items():
+        console.print(f"   {count:>7,}  {name}", highlight=False)
+    started = time.monotonic()
+    with progress_bar(quiet=False) as callbacks:
+        outcome = collect(_config(folder), callbacks)
+    console.print("\n[bold]2.[/] collected them, as `aitrail collect` would yours:", highlight=False)
+    print_summary(console, outcome.totals, outcome.notes, time.monotonic() - started)
+    console.print("\n[bold]3.[/] what happened that day:\n", highlight=False)
+    store = folder / "store"
+    print_report(console, read(store, lambda connection: make_report(connection, Filters(), _ROWS)))
+    _close(console, store, made)
+
+
+def _write(console: Console, out: Path, events: int, seed: int, day: str, profile: Profile) -> Manifest:
+    try:
+        with console.status(f"writing {events:,} records") as status:
+            return generate(
+                out,
+                seed=seed,
+                day=day,
+                events=events,
+                profile=profile,
+                progress=lambda done, total: status.update(f"writing {done:,} of {total:,} records"),
+            )
+    except ValueError:
+        raise ConfigError(f"{day!r} is not a date", where="--date", hint="for example 2026-11-20") from None
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror})") from None
+
+
+def _config(folder: Path) -> Config:
+    return Config(
+        store=StoreConfig(dir=str(folder / "store")),
+        sources={"demo": SourceConfig(paths=(str(folder / "logs"),), tenant="acme")},
+        directory=DirectoryConfig(file=str(folder / "directory.csv")),
+    )
+
+
+def _close(console: Console, store: Path, made: Manifest) -> None:
+    console.print("\n[bold]Hidden in that day[/] (what the report should have made you look at):", highlight=False)
+    for incident in made.incidents:
+        console.print(f"  - {incident.title}: {incident.story}", markup=False, highlight=False, soft_wrap=True)
+    console.print("\n[bold]Try next[/]", highlight=False)
+    where = shlex.quote(str(store))
+    for line in (
+        f"aitrail report --store {where} --format html --out day.html",
+        f"aitrail query --store {where} {shlex.quote(_QUERY)}",
+        f"aitrail explain --store {where} EVENT_ID",
+        "aitrail collect YOUR_LOGS && aitrail report",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,66 @@
+"""``aitrail init``: write a commented configuration to start from."""
+
+from pathlib import Path
+
+import click
+
+from aitrail.errors import ConfigError
+
+TEMPLATE = """\
+# aitrail configuration. `aitrail check` says what is wrong with it; `aitrail run` collects as it says.
+# Paths are relative to this file. Secrets are references (env:NAME, file:/path), never the secret itself.
+
+[store]
+dir = "aitrail-store"        # the embedded store: SQLite for state, Parquet for events
+retention_days = 0           # drop whole days older than this; 0 keeps everything
+
+# One section per tenant; records without another tenant belong to "default".
+[tenants.default]
+content = "redacted"         # none | hash | redacted | full | sealed
+# key = "env:AITRAIL_KEY"    # hash key from elsewhere; without it one is made in <store>/keys
+
+# One section per source. Files, directories and globs; plain, gzip or zstd. What is new is read again and again.
+[sources.logs]
+type = "file"
+paths = ["logs/"]            # CloudTrail dumps, Azure exports, LiteLLM logs, OTLP JSON: the type is told per record
+tenant = "default"
+interval = 10                # seconds between two looks
+# record_type = "litellm"    # only when every record of this source is of one type
+
+# Where gateways, request metadata and span attributes keep these facts; the first name that is there wins.
+# [mapping]
+# user = ["user_id", "enduser.id"]
+# department = ["department", "team"]
+# session = ["session_id"]
+# purpose = ["purpose"]
+# ticket = ["ticket"]
+
+# Who works where, when the records do not say. CSV with the columns user, department, name, email, type.
+# [directory]
+# file = "people.csv"
+"""
+
+EPILOG = """\b
+Examples:
+  aitrail init                      writes ./aitrail.toml
+  aitrail init prod.toml            another name
+  aitrail init - | less             only look
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("path", type=click.Path(dir_okay=False, allow_dash=True), default="aitrail.toml")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def init(path: str, force: bool) -> None:
+    """Write a commented configuration to PATH (default aitrail.toml)."""
+    if path == "-":
+        click.echo(TEMPLATE, nl=False)
+        return
+    target = Path(path)
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists", hint="choose another name, or overwrite it with --force")
+    try:
+        target.write_text(TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written ({error.strerror})") from None
+    click.echo(f"wrote {target}; edit it, then: aitrail check -c {target} && aitrail run -c {target}")

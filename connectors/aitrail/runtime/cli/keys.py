@@ -1,0 +1,53 @@
+"""``aitrail keys``: rotate a tenant's hash key, erase a person's sealed content."""
+
+from pathlib import Path
+
+import click
+
+from aitrail.errors import ConfigError
+from aitrail.privacy.keys import KeyRing
+from aitrail.privacy.sealing import Sealer
+from aitrail.runtime.cli.options import existing_store, store_option
+from aitrail.secrets import Secrets
+
+EPILOG = """\b
+Examples:
+  aitrail keys rotate acme                      new prompts are hashed under a new key
+  aitrail keys erase acme ines.moreau --yes     her sealed prompts and answers become unreadable, for good
+"""
+
+
+@click.group(epilog=EPILOG)
+def keys() -> None:
+    """Look after the tenants' keys."""
+
+
+@keys.command()
+@click.argument("tenant")
+@store_option
+def rotate(tenant: str, store: Path) -> None:
+    """Make a new hash key for TENANT. Older hashes stay checkable; equal prompts before and after do not compare."""
+    ring = KeyRing(existing_store(store) / "keys", {}, Secrets())
+    click.echo(f"tenant {tenant}: new key {ring.rotate(tenant)}; a running collector uses it after a restart")
+
+
+@keys.command()
+@click.argument("tenant")
+@click.argument("user_id")
+@store_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(tenant: str, user_id: str, store: Path, yes: bool) -> None:
+    """Delete the key under which the content of USER_ID of TENANT is sealed. Cannot be undone."""
+    directory = existing_store(store) / "keys"
+    if not yes:
+        click.confirm(f"Erase all sealed content of {user_id} ({tenant}) for good?", abort=True)
+    sealer = Sealer(directory, KeyRing(directory, {}, Secrets()))
+    try:
+        if not sealer.erase(tenant, user_id.lower()):
+            raise ConfigError(
+                f"nothing is sealed for {user_id} of tenant {tenant}",
+                hint="aitrail query 'select distinct user_id ...'",
+            )
+    finally:
+        sealer.close()
+    click.echo(f"erased: the sealed content of {user_id} ({tenant}) is unreadable from now on")

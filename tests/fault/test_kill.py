@@ -1,0 +1,123 @@
+"""kill -9 at random points loses nothing and stores nothing twice: the table equals that of an undisturbed run."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aitrail.demo.writer import generate
+from aitrail.store.reader import StoreReader
+
+HERE = Path(__file__).parent
+KILLS = 60
+ENVIRONMENT = {**os.environ, "AITRAIL_TEST_KEY": "0123456789abcdef0123456789abcdef"}
+CONFIG = """
+[store]
+dir = "{store}"
+compact = false
+[tenants.default]
+key = "env:AITRAIL_TEST_KEY"
+[sources.day]
+paths = ["{data}"]
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data")
+    generate(out, seed=7, events=1500)
+    broken = out / "logs" / "broken.jsonl"
+    broken.write_bytes(b'{"eventVersion": "1.11", \n' * 5 + b"\xff\xfe\n")
+    os.utime(broken, (1_700_000_000, 1_700_000_000))
+    return out / "logs"
+
+
+def configure(folder: Path, data: Path) -> Path:
+    path = folder / "aitrail.toml"
+    path.write_text(CONFIG.format(store=folder / "store", data=data))
+    return path
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "killable.py"), str(config)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        assert stdout.readline() == "ready\n"
+    return process
+
+
+def table(store: Path) -> list[tuple[object, ...]]:
+    connection = StoreReader(store).connect()
+    return connection.execute("SELECT * EXCLUDE (ingested_at) FROM events ORDER BY event_id").fetchall()
+
+
+def dead(store: Path) -> list[tuple[object, ...]]:
+    connection = StoreReader(store).connect()
+    return connection.execute("SELECT id, origin, position, code FROM dead_letters ORDER BY id").fetchall()
+
+
+def test_killed_runs_end_in_the_same_table(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "calm").mkdir()
+    calm = configure(tmp_path / "calm", data)
+    begun = time.monotonic()
+    process = start(calm)
+    ready = time.monotonic()
+    assert process.wait(120) == 0
+    length = time.monotonic() - ready
+    expected, expected_dead = table(tmp_path / "calm" / "store"), dead(tmp_path / "calm" / "store")
+    assert len(expected) > 1000
+    assert len(expected_dead) == 5, "five torn objects; the line that is not UTF-8 could belong to the last one"
+    print(f"undisturbed: {len(expected)} events, {ready - begun:.2f} s to start, {length:.2f} s to run")
+
+    random_ = random.Random(20261123)
+    kills = rounds = 0
+    while kills < KILLS:
+        rounds += 1
+        folder = tmp_path / f"killed{rounds}"
+        folder.mkdir()
+        config = configure(folder, data)
+        while True:
+            process = start(config)
+            try:
+                # Killed runs must get somewhere: a round of mean length/6 per life needs about six lives or more.
+                process.wait(random_.uniform(0.01, length / 2.5))
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+        assert process.returncode == 0
+        assert table(folder / "store") == expected
+        assert dead(folder / "store") == expected_dead
+        check_no_leftovers(folder / "store")
+        shutil.rmtree(folder)
+    print(f"{kills} kills over {rounds} rounds: lost 0, twice 0")
+
+
+def check_no_leftovers(store: Path) -> None:
+    """No orphan segment, nothing waiting in the outbox, database whole."""
+    with sqlite3.connect(store / "aitrail.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    files = {path.name for path in (store / "segments").rglob("*") if path.is_file()}
+    assert all(name.endswith(".parquet") for name in files)
+
+
+def test_second_run_adds_nothing_and_copies_are_recognised(data: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path, data)
+    for _ in range(2):
+        assert start(config).wait(120) == 0
+    once = table(tmp_path / "store")
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    (tmp_path / "aitrail.toml").write_text(CONFIG.format(store=tmp_path / "store", data=copy))
+    assert start(config).wait(120) == 0
+    assert table(tmp_path / "store") == once

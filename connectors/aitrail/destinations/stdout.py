@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import BinaryIO, Literal
 
 from aitrail.errors import ConfigError, TransientError
-from aitrail.ports import Ack, EncodedEvent, Limits, Verdict
+from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
 
 _STEERING = (
     *range(0x7F, 0xA0),
@@ -19,6 +19,8 @@ _STEERING = (
     *range(0x2066, 0x206A),
 )
 _ESCAPES = {code: f"\\u{code:04x}" for code in _STEERING}
+
+_BROKEN = Verdict("rejected", code="newline_in_event")
 
 
 class StdoutDestination:
@@ -50,7 +52,10 @@ class StdoutDestination:
             TransientError: writing failed otherwise (a full disk behind a redirection).
         """
         del deadline
-        lines = [_visible(item.body) for item in batch] if self._terminal else [item.body for item in batch]
+        # One event, one line: what would break the line is no canonical event (JSON escapes newlines in texts).
+        verdicts = [_BROKEN if b"\n" in item.body else DELIVERED for item in batch]
+        whole = [item.body for item, verdict in zip(batch, verdicts, strict=True) if verdict is DELIVERED]
+        lines = [_visible(body) for body in whole] if self._terminal else whole
         try:
             self._stream.write(b"".join([line + b"\n" for line in lines]))
             self._stream.flush()
@@ -60,7 +65,7 @@ class StdoutDestination:
             ) from error
         except OSError as error:
             raise TransientError(f"standard output: {error.strerror}", hint="nothing was lost") from error
-        return Ack.all_delivered(len(batch))
+        return Ack(verdicts)
 
     def confirm(self, token: str) -> Verdict:
         """Nothing is ever pending here."""

@@ -1,0 +1,73 @@
+"""``[destinations.NAME]`` with ``type = "sentinel"``: the settings of a Logs Ingestion API destination."""
+
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from aitrail.destinations._batching import Oversize
+from aitrail.destinations._http import Endpoint
+from aitrail.errors import ConfigError
+
+_DCR = re.compile(r"dcr-[0-9a-f]{32}")
+_STREAM = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+class SentinelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where and how events go to Microsoft Sentinel. One stream per destination."""
+
+    url: Annotated[
+        str,
+        Meta(description="Logs ingestion endpoint of the data collection rule (or of its data collection endpoint)."),
+    ]
+    dcr: Annotated[str, Meta(description="Immutable id of the data collection rule, dcr-...")]
+    stream: Annotated[
+        str, Meta(description="What is sent: access (table AIAudit_CL) or agent_event (ASIM, ASimAgentEventLogs).")
+    ] = "access"
+    stream_name: Annotated[
+        str, Meta(description="Name of the rule's stream, when it is not the usual one of `stream`.")
+    ] = ""
+    plan: Annotated[
+        Literal["analytics", "basic", "auxiliary"],
+        Meta(description="Plan of the table; a request to an auxiliary table spans at most 30 minutes."),
+    ] = "analytics"
+    time_generated: Annotated[
+        Literal["event", "ingested"],
+        Meta(
+            description="TimeGenerated is the time of the access, or of reading its record; EventTime is the access's."
+        ),
+    ] = "event"
+    scope: Annotated[str, Meta(description="Token scope; other in sovereign clouds.")] = (
+        "https://monitor.azure.com/.default"
+    )
+    workspace_id: Annotated[str, Meta(description="Log Analytics workspace, for `aitrail sentinel verify`.")] = ""
+    batch_events: Annotated[int, Meta(description="Events per request, at most.", ge=1, le=20_000)] = 2_000
+    batch_bytes: Annotated[
+        int, Meta(description="Bytes per request before gzip, at most (Azure: 1 MB).", ge=10_000, le=1_000_000)
+    ] = 950_000
+    event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096, le=950_000)] = 900_000
+    oversize: Annotated[
+        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
+    ] = "truncate"
+    request_seconds: Annotated[float, Meta(description="The longest that one request may take.", gt=0)] = 60.0
+    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
+    proxy: Annotated[
+        str, Meta(description="Proxy URL; empty: HTTPS_PROXY and NO_PROXY of the environment; none: no proxy.")
+    ] = ""
+
+    def endpoint(self, where: str) -> Endpoint:
+        """Give the part that the HTTP sender needs."""
+        return Endpoint(where=where, ca_file=self.ca_file, proxy=self.proxy, seconds=self.request_seconds)
+
+    def path(self, where: str, usual_stream: str) -> str:
+        """Give path and query of the stream; raises ``ConfigError`` when id or name cannot be right."""
+        stream = self.stream_name or usual_stream
+        if not _DCR.fullmatch(self.dcr):
+            raise ConfigError(
+                "not the immutable id of a data collection rule",
+                where=f"{where}.dcr",
+                hint="dcr- and 32 hex digits, from the JSON view of the rule (immutableId); not its resource id",
+            )
+        if not _STREAM.fullmatch(stream):
+            raise ConfigError("not the name of a stream", where=f"{where}.stream_name", hint="e.g. Custom-AIAudit_CL")
+        return f"/dataCollectionRules/{self.dcr}/streams/{stream}?api-version=2023-01-01"

@@ -149,7 +149,19 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
         wrong = check_reference(tenant.key) if tenant.key else ""
         if wrong:
             raise ConfigError(wrong, where=_where(path, text, f"tenants.{name}.key"))
+    for name, source in config.sources.items():
+        wrong = check_name(source.tenant)
+        if wrong:
+            where = _where(path, text, f"sources.{name}.tenant")
+            raise ConfigError(f"the name {source.tenant!r} is not allowed", where=where, hint=wrong)
+        if any("\0" in entry for entry in source.paths):
+            raise ConfigError("a path holds a NUL character", where=_where(path, text, f"sources.{name}.paths"))
     return config
+
+
+def check_name(name: str) -> str:
+    """Say what a tenant, source or destination may be called when ``name`` is not allowed; else empty."""
+    return "" if _NAME.fullmatch(name) else "lower-case letters, digits, '.', '_' and '-', at most 64"
 
 
 def _entries(tree: dict[str, Any], name: str, text: str, path: Path) -> dict[str, Any]:
@@ -157,12 +169,9 @@ def _entries(tree: dict[str, Any], name: str, text: str, path: Path) -> dict[str
     entries: dict[str, Any] = tree.get(name, {})
     for entry, value in entries.items():
         where = _where(path, text, f"{name}.{entry}")
-        if not _NAME.fullmatch(entry):
-            raise ConfigError(
-                f"the name {entry!r} is not allowed",
-                where=where,
-                hint="lower-case letters, digits, '.', '_' and '-', at most 64",
-            )
+        wrong = check_name(entry)
+        if wrong:
+            raise ConfigError(f"the name {entry!r} is not allowed", where=where, hint=wrong)
         if not isinstance(value, dict):
             raise ConfigError("this must be a table", where=where, hint=f"write [{name}.NAME] and its settings below")
     return entries

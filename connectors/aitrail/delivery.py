@@ -64,12 +64,13 @@ class Courier:
                 break
             try:
                 ack = self._destination.send(batch.events, self._clock.monotonic() + _SEND_SECONDS)
+                # Settling fails when the disk is full: what was sent is then sent again, under the same ids.
+                self._spool.settle(batch, ack, self._clock.now())
             except TransientError as error:
                 self._back_off(error)
                 break
             self._failures = 0
             self.state.last_error = ""
-            self._spool.settle(batch, ack, self._clock.now())
             verdicts = Counter(verdict.status for verdict in ack.verdicts)
             self.state.verdicts.update(verdicts)
             gone = verdicts["delivered"] + verdicts["duplicate"] + verdicts["rejected"]

@@ -59,9 +59,10 @@ class DestinationKind(Struct, frozen=True):
     """Where a destination's code is; imported when it is configured, because most need an extra.
 
     Attributes:
-        module, destination: the class, called as ``destination(settings, secrets, name=name)``.
+        module, destination: the class, called as ``destination(settings[, secrets], name=name)``.
         settings_module, settings: its settings.
         extra: what to install when the import fails.
+        resolves: whether it takes the resolver of secrets.
     """
 
     module: str
@@ -69,6 +70,7 @@ class DestinationKind(Struct, frozen=True):
     settings_module: str
     settings: str
     extra: str = ""
+    resolves: bool = True
 
 
 _PACKAGE = "aitrail.destinations."
@@ -81,6 +83,23 @@ DESTINATIONS: Mapping[str, DestinationKind] = {
     ),
     "kafka": DestinationKind(
         _PACKAGE + "kafka", "KafkaDestination", _PACKAGE + "_kafka_settings", "KafkaSettings", "kafka"
+    ),
+    "sentinel": DestinationKind(
+        _PACKAGE + "sentinel",
+        "SentinelDestination",
+        _PACKAGE + "_sentinel_settings",
+        "SentinelSettings",
+        "azure",
+        resolves=False,
+    ),
+    "fluentd": DestinationKind(
+        _PACKAGE + "fluentd", "FluentdDestination", _PACKAGE + "_fluentd_settings", "FluentdSettings"
+    ),
+    "lake": DestinationKind(
+        _PACKAGE + "lake", "LakeDestination", _PACKAGE + "_lake_settings", "LakeSettings", "aws", resolves=False
+    ),
+    "syslog": DestinationKind(
+        _PACKAGE + "syslog", "SyslogDestination", _PACKAGE + "_syslog_settings", "SyslogSettings", resolves=False
     ),
 }
 
@@ -106,5 +125,6 @@ def make_destination(name: str, config: Config, secrets: SecretResolver) -> Dest
             hint=f"pip install 'aitrail[{entry.extra}]'",
         ) from None
     settings = config.section(f"destinations.{name}", table, settings_kind)
-    destination: Destination = make(settings, secrets, name=name)
+    arguments = (settings, secrets) if entry.resolves else (settings,)
+    destination: Destination = make(*arguments, name=name)
     return destination

@@ -1,5 +1,6 @@
 """The Kafka destination beyond the conformance suite: keys, settings, quotas, and every rule of the error table."""
 
+import os
 import sys
 import time
 
@@ -17,7 +18,8 @@ from aitrail.testing.events import make_event, make_events
 from aitrail.testing.kafka_peer import KafkaPeer
 from aitrail.testing.peer import Behaviour
 
-confluent_kafka = pytest.importorskip("confluent_kafka")
+# An extra: where it is missing these tests are left out, but not in CI.
+confluent_kafka = __import__("confluent_kafka") if os.environ.get("CI") else pytest.importorskip("confluent_kafka")
 
 
 @pytest.fixture
@@ -50,7 +52,6 @@ def test_key_and_headers_name_who_and_what(peer):
         assert headers == {
             "event_id": event.event_id.encode(),
             "schema_version": SCHEMA_VERSION.encode(),
-            "content_type": b"application/json",
         }
         partitions.setdefault(key, set()).add(partition)
     assert all(len(found) == 1 for found in partitions.values())

@@ -5,14 +5,14 @@ import pytest
 from aitrail.normalize.prompt_template import unwrap
 
 H = "<|start_header_id|>{}<|end_header_id|>\n\n"
+FRAMED = f"{H.format('system')}Be kind.<|eot_id|>{H.format('user')}Hi<|eot_id|>{H.format('assistant')}"
 
 
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
         (
-            f"<|begin_of_text|>{H.format('system')}Be kind.<|eot_id|>"
-            f"{H.format('user')}Hi<|eot_id|>{H.format('assistant')}",
+            "<|begin_of_text|>" + FRAMED,
             ("Be kind.", "Hi"),
         ),
         (f"{H.format('user')}Hi<|eot_id|>{H.format('assistant')}", ("", "Hi")),

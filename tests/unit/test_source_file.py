@@ -285,6 +285,25 @@ def test_torn_last_line_waits(tmp_path, pack):
     assert bench.source.notes == []
 
 
+def test_last_line_that_nobody_finished_is_told_and_still_read_when_it_grows(tmp_path):
+    path = tmp_path / "a.log"
+    write(path, lines(1) + line(2)[:5], NOW - 2 * 86_400)
+    bench = Bench(tmp_path)
+    assert bench.data() == [line(1), b"record_torn"]
+    assert bench.batches() == [], "the same tear was told twice"
+    append(path, line(2)[5:] + b"\n")
+    assert bench.data() == [line(2)]
+
+
+def test_last_line_that_waits_is_told_when_its_day_is_over(tmp_path):
+    write(tmp_path / "a.log", lines(1) + line(2)[:5])
+    bench = Bench(tmp_path)
+    assert bench.data() == [line(1)]
+    bench.clock.wall += 2 * 86_400
+    assert bench.data() == [b"record_torn"]
+    assert bench.batches() == []
+
+
 def test_whole_last_line_without_end_is_taken_once(tmp_path):
     path = tmp_path / "a.log"
     write(path, lines(1) + line(2))

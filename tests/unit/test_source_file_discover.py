@@ -198,7 +198,7 @@ def test_no_descriptor_left_is_transient(tmp_path, monkeypatch):
 
 def test_names_that_are_no_text_cannot_forge_anything(tmp_path):
     name = os.fsencode(tmp_path) + b"/bad\xff\n\x1b[31mname.log"
-    Path(os.fsdecode(name)).write_bytes(lines(1) + b"{")
+    write(Path(os.fsdecode(name)), lines(1) + b"{")
     bench = Bench(tmp_path)
     (batch,) = bench.batches()
     batch.origin.encode()

@@ -730,6 +730,22 @@ def test_compaction_drops_rows_whose_event_is_there_twice(destination, root):
     assert ids_in(root) == expect([1, 2, 3])
 
 
+def test_retention_during_a_compaction_is_not_undone_by_it(destination, root, monkeypatch):
+    fill(destination, days=("2026-11-01", "2026-11-23"), rounds=2)
+    real = segments.SegmentWriter.publish
+
+    def publish(self, staged, kind, day, **more):
+        if day == "2026-11-01":
+            maintenance.retain(destination._database, 10)
+        return real(self, staged, kind, day, **more)
+
+    monkeypatch.setattr(segments.SegmentWriter, "publish", publish)
+    done = maintenance.compact(destination._database)
+    assert (done.days, done.segments_before, done.segments_after) == (1, 2, 1)
+    assert StoreReader(root).query("SELECT DISTINCT timestamp::DATE::VARCHAR FROM events").rows == [("2026-11-23",)]
+    assert [name for name in files_of(root / "segments") if "2026-11-01" in name] == []
+
+
 def test_compaction_that_fails_changes_nothing(destination, root, monkeypatch):
     count = fill(destination, rounds=2)
     before = files_of(root / "segments")

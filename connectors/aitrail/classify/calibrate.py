@@ -27,9 +27,7 @@ class Calibration(msgspec.Struct, frozen=True, gc=False):
     limited: tuple[str, ...] = ()
 
 
-def calibrate(
-    scores: Iterable[float], *, per_day: float, suspicious_budget: float, high_budget: float
-) -> Calibration:
+def calibrate(scores: Iterable[float], *, per_day: float, suspicious_budget: float, high_budget: float) -> Calibration:
     """Choose the lowest thresholds that keep within the budgets.
 
     Args:
@@ -47,7 +45,8 @@ def calibrate(
     needed = min(10_000, int(per_day / max(suspicious_budget, 1)) * 3)
     if len(ordered) < needed:
         raise ConfigError(
-            f"{len(ordered)} texts are too few for this budget", hint=f"collect at least {needed} texts of ordinary traffic"
+            f"{len(ordered)} texts are too few for this budget",
+            hint=f"collect at least {needed} texts of ordinary traffic",
         )
     suspicious, low_limited = _threshold(ordered, suspicious_budget / per_day, _FLOOR)
     high, high_limited = _threshold(ordered, high_budget / per_day, max(suspicious, DEFAULT_THRESHOLDS.suspicious))

@@ -1,13 +1,12 @@
 """Validators of candidates: checksums and formats that python-stdnum does not have, entropy, placeholders.
 
-Every validator is total: it takes the candidate's text and says yes or no. Sources: ISO/IEC 7812 (card numbers), ISO 13616
+Every validator is total: it takes the candidate's text and says yes or no. Sources: ISO/IEC 7812 (card numbers), ISO
+13616
 (IBAN), ICAO 9303 (travel documents), 49 CFR 565 (VIN), the number plans of the issuing authorities.
 """
 
 import importlib
-import math
 import re
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -44,9 +43,9 @@ def _card_scheme(number: str) -> bool:
         return length in (13, 16, 19)
     if 5100 <= four <= 5599 or four in _MASTERCARD_SERIES_2:
         return length == 16
-    if number[:2] in ("34", "37"):
+    if number[:2] in ("34", "37") or four in (2131, 1800):
         return length == 15
-    if four == 6011 or number[:2] in ("64", "65") or 3528 <= four <= 3589 or 6221 <= four <= 6229:
+    if four == 6011 or number[:2] in ("60", "64", "65") or 3500 <= four <= 3599 or 6221 <= four <= 6229:
         return 16 <= length <= 19
     if number[:2] in ("36", "38", "39") or 3000 <= four <= 3059 or four == 3095:
         return 14 <= length <= 19
@@ -71,6 +70,53 @@ def card(value: str) -> bool:
     return any(shape.match(value) for shape in _CARD_GROUPS) and _card_scheme(number) and luhn(number)
 
 
+def card_length(value: str) -> int:
+    """How many characters of ``value`` are a card number: all, or less where other digits follow it; 0 when none."""
+    end = len(value)
+    while end >= 12:
+        if card(value[:end]):
+            return end
+        shorter = max(value.rfind(" ", 0, end), value.rfind("-", 0, end))
+        if shorter < 0:
+            return 0
+        end = shorter
+    return 0
+
+
+# Lengths by country, ISO 13616 (SWIFT IBAN registry).
+_IBAN_LENGTHS: Final = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
+    "BY": 28,
+    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24,
+    "FI": 18,
+    "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HN": 28, "HR": 21,
+    "HU": 28,
+    "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21,
+    "LT": 20,
+    "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MN": 20, "MR": 27, "MT": 31, "MU": 30,
+    "NI": 28,
+    "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "RU": 33,
+    "SA": 24,
+    "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24,
+    "TR": 26,
+    "UA": 29, "VA": 22, "VG": 24, "XK": 20, "YE": 30,
+}  # fmt: skip
+
+
+def iban_length(value: str) -> int:
+    """How many characters of ``value`` are an IBAN (country, length, checksum; ISO 13616); 0 when none."""
+    wanted = _IBAN_LENGTHS.get(value[:2].upper(), 0)
+    compact = ""
+    for position, char in enumerate(value):
+        if char in " -":
+            continue
+        compact += char
+        if len(compact) == wanted:
+            moved = (compact[4:] + compact[:4]).upper()
+            return position + 1 if int("".join(str(int(one, 36)) for one in moved)) % 97 == 1 else 0
+    return 0
+
+
 @lru_cache(maxsize=256)
 def _stdnum(name: str) -> Validator:
     module = importlib.import_module(f"stdnum.{name}")
@@ -79,8 +125,8 @@ def _stdnum(name: str) -> Validator:
 
 
 def iban(value: str) -> bool:
-    """An IBAN: country, length and checksum (ISO 13616)."""
-    return _stdnum("iban")(value)
+    """An IBAN and nothing behind it."""
+    return iban_length(value) == len(value)
 
 
 _TWO_X = re.compile(r"@[0-9]x\.|\.(?:png|jpe?g|gif|svg|webp|js|css|py|ts|md)$", re.IGNORECASE)
@@ -89,17 +135,27 @@ _TWO_X = re.compile(r"@[0-9]x\.|\.(?:png|jpe?g|gif|svg|webp|js|css|py|ts|md)$", 
 def email(value: str) -> bool:
     """An e-mail address of a person: no file name, no repository login, no address that cannot receive mail."""
     local, _, domain = value.partition("@")
-    if _TWO_X.search(value) or ".." in value or local.endswith(".") or local.lower() in ("git", "user", "npm", "you", "your", "name", "email"):
+    if (
+        _TWO_X.search(value)
+        or ".." in value
+        or local.endswith(".")
+        or local.lower() in ("git", "user", "npm", "you", "your", "name", "email")
+    ):
         return False
-    return not domain.lower().endswith((".local", ".invalid", ".localhost", ".test")) and domain.rpartition(".")[2].isalpha()
+    return (
+        not domain.lower().endswith((".local", ".invalid", ".localhost", ".test"))
+        and domain.rpartition(".")[2].isalpha()
+    )
 
 
-_NANP = re.compile(r"(?:\+?1[ .-]?)?\(?([2-9][0-9]{2})\)?[ .-]{0,2}([2-9][0-9]{2})[ .-]?[0-9]{4}$")
+_NANP = re.compile(
+    r"(?:(?:\+|00)?1[ .-]?)?\(?([2-9][0-9]{2})\)?[ .-]{0,2}([2-9][0-9]{2})[ .-]?[0-9]{4}(?:x[0-9]{1,6})?$"
+)
 
 
 def phone(value: str) -> bool:
     """A telephone number in international form (ITU-T E.164, 8 to 15 digits) or a grouped North American one."""
-    number = digits(value)
+    number = digits(value.partition("x")[0])
     if value.startswith("+"):
         return 8 <= len(number) <= 15 and len(set(number)) > 2
     match = _NANP.match(value)
@@ -139,7 +195,13 @@ def dea(value: str) -> bool:
     return (odd + 2 * even) % 10 == int(number[-1])
 
 
-_VIN_VALUES: Final = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ0123456789", [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9, *range(10)], strict=True))
+_VIN_VALUES: Final = dict(
+    zip(
+        "ABCDEFGHJKLMNPRSTUVWXYZ0123456789",
+        [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9, *range(10)],
+        strict=True,
+    )
+)
 _VIN_WEIGHTS: Final = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 
 
@@ -169,7 +231,9 @@ def au_medicare(value: str) -> bool:
     """An Australian Medicare number: weighted sum of eight digits."""
     number = digits(value)
     weights = (1, 3, 7, 9, 1, 3, 7, 9)
-    return len(number) >= 10 and sum(int(char) * weight for char, weight in zip(number, weights, strict=False)) % 10 == int(number[8])
+    return len(number) >= 10 and sum(
+        int(char) * weight for char, weight in zip(number, weights, strict=False)
+    ) % 10 == int(number[8])
 
 
 _TW_LETTERS: Final = dict(zip("ABCDEFGHJKLMNPQRSTUVXYWZIO", range(10, 36), strict=True))
@@ -229,6 +293,11 @@ OWN: Final[dict[str, Validator]] = {
 }  # fmt: skip
 
 
+# Validators of candidates behind which more of the same alphabet may stand: how much of the candidate is the
+# identifier.
+LENGTHS: Final[dict[str, Callable[[str], int]]] = {"own.card": card_length, "own.iban": iban_length}
+
+
 def validator(name: str) -> Validator:
     """Find the validator of a pattern file: ``own.card`` or a module of python-stdnum (``pl.pesel``)."""
     if name.startswith("own."):
@@ -241,76 +310,3 @@ def validator(name: str) -> Validator:
             return False
 
     return check
-
-
-def entropy(value: str) -> float:
-    """Shannon entropy in bits per character."""
-    if not value:
-        return 0.0
-    size = len(value)
-    return -sum(count / size * math.log2(count / size) for count in Counter(value).values())
-
-
-_PLACEHOLDER = re.compile(
-    r"example|sample|dummy|placeholder|change[-_ ]?(?:me|it|this)|replace[-_ ]?(?:me|with|this)|redacted|your[-_ .]|[-_ .]your|yourkey|yourapi|"
-    r"yoursecret|yourtoken|yourpassw|my[-_](?:api|secret|token|key|pass)|insert|enter[-_ ]|todo|fixme|fake|mock|xxxx|\*\*\*|\.\.\.|0{8}|1{8}|"
-    r"<[^>]{0,40}>?|\$\{|\$\(|\{\{|%\(|#\{|process\.env|os\.environ|getenv|secrets?\.[a-z]|vault:|ssm:|test[-_]?key|not[-_]?a[-_]?real|notreal|"
-    r"abcdefgh|bcdefghi|12345678|01234567|23456789|deadbeef|cafebabe|foobar|lorem|asdf|qwerty(?:uiop)?|hunter2$|\bnone\b|\bnull\b|undefined",
-    re.IGNORECASE,
-)
-
-
-def is_placeholder(value: str) -> bool:
-    """Whether a value stands for a secret and is none: documentation values, variables, masks, keyboard runs."""
-    if _PLACEHOLDER.search(value) is not None:
-        return True
-    common = Counter(value).most_common(1)[0][1] if value else 0
-    return common > max(3, len(value) // 2)
-
-
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", re.IGNORECASE)
-_CODE_VALUE = re.compile(r"[A-Za-z_.]+\(|\w+\[|^[a-z_]+(?:\.[a-z_]+)+$|^[A-Z][A-Z_]{3,}$|^https?://|^/|^\./|^[a-z]+(?:[A-Z][a-z]+)+$", re.ASCII)
-_CLASSES: Final = (re.compile(r"[a-z]"), re.compile(r"[A-Z]"), re.compile(r"[0-9]"), re.compile(r"[^A-Za-z0-9]"))
-
-
-def looks_assigned(value: str) -> bool:
-    """Whether what stands behind ``secret =`` is a secret: long, mixed, neither code nor prose nor an identifier."""
-    value = value.rstrip(".,;:")
-    if len(value) < 12 or _UUID.match(value) or _CODE_VALUE.search(value):
-        return False
-    kinds = sum(1 for kind in _CLASSES if kind.search(value))
-    has_digit = _CLASSES[2].search(value) is not None
-    return kinds >= 2 and has_digit and entropy(value) >= (3.0 if len(value) < 24 else 3.3)
-
-
-_WORDS_FOR_PASSWORD: Final = frozenset(
-    "required string reset field hash hashed protected manager managers policy policies is are the not set a an and or must should be your "
-    "been wrong incorrect invalid correct strong weak secure expired changed empty missing same different input type text none true false "
-    "null undefined optional prompt stored encrypted plain plaintext visible hidden in on at least too very only also your_password password "
-    "passwords secret admin123456".split()
-)
-
-
-def looks_password(value: str) -> bool:
-    """Whether what stands behind ``password`` is one: not a word of prose, not code."""
-    value = value.rstrip(".,;:)]}!?\"'") if len(value) > 8 else value.rstrip(".,;:)]}")
-    if len(value) < 6 or value.lower() in _WORDS_FOR_PASSWORD or _CODE_VALUE.search(value) or value[0] in "<{$%[(/":
-        return False
-    kinds = sum(1 for kind in _CLASSES if kind.search(value))
-    if kinds < 2 or len(set(value)) < 4:
-        return False
-    return _CLASSES[2].search(value) is not None or (kinds >= 3 and not value.replace("-", "").replace("'", "").isalpha())
-
-
-def looks_token(value: str) -> bool:
-    """Whether what follows ``Bearer`` is a token and not a word."""
-    kinds = sum(1 for kind in _CLASSES if kind.search(value))
-    return kinds >= 2 and _CLASSES[2].search(value) is not None
-
-
-VALUE_CHECKS: Final[dict[str, Validator]] = {
-    "": lambda _value: True,
-    "assigned": looks_assigned,
-    "password": looks_password,
-    "token": looks_token,
-}

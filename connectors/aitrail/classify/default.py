@@ -1,6 +1,7 @@
 """The classifier that aitrail ships: patterns, decoders and validators; no model, no network, linear time.
 
-Roles are kept apart: user and tool text is judged for injection, system text and the assistant's earlier answers are not;
+Roles are kept apart: user and tool text is judged for injection, system text and the assistant's earlier answers are
+not;
 the response is judged on its own, for what leaves with it. Secrets and personal data are looked for everywhere.
 """
 
@@ -16,13 +17,13 @@ from aitrail.classify import taxonomy
 from aitrail.classify.contract import Evidence, Leak, Text, Verdict
 from aitrail.classify.fold import fold
 from aitrail.classify.inject import NOTHING, Finding, Injection
-from aitrail.classify.leaks import Found, Leaks
+from aitrail.classify.leaks import UNCHECKED, Found, Leaks
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
 from aitrail.contentdir import content_path
 from aitrail.event import Classification
 
 RULES_VERSION: Final = "1.0"
-# Texts longer than this are judged up to here; the rest is reported as not judged.
+# Texts longer than this are judged up to here; the rest is reported as a finding, so that masking hides it.
 MAX_TEXT: Final = 1_000_000
 _CACHED_TEXTS: Final = 2_048
 _CACHED_LENGTH: Final = 16_384
@@ -66,22 +67,35 @@ class DefaultClassifier:
 
     def classify(self, texts: list[Text]) -> Verdict:
         """Judge ``texts``; never raises."""
-        verdict: Verdict | None = None
+        verdict = Verdict()
+        found = False
         for index, item in enumerate(texts):
-            if not item.text:
+            text = item.text
+            if not text:
                 continue
-            role = "response" if item.place == "response" else item.role
+            if item.place == "response":
+                role = "response"
+                verdict.response_classification = "clean"
+            else:
+                role = item.role
+                verdict.prompt_classification = "clean"
+                if role in _JUDGED_ROLES and verdict.injection_score is None:
+                    verdict.injection_score = 0.0
             # System prompts come again with every call: they are worth remembering.
-            known = role == "system" and len(item.text) <= _CACHED_LENGTH
-            single = self._repeated(role, item.text) if known else self._single(role, item.text)
+            known = role == "system" and len(text) <= _CACHED_LENGTH
+            single = self._repeated(role, text) if known else self._single(role, text)
             if single is not _CLEAN:
-                if verdict is None:
-                    verdict = Verdict()
+                found = True
                 _add(verdict, single, index, item.place)
-        return self._finish(verdict or Verdict(), texts)
+        return self._finish(verdict, texts) if found else verdict
+
+    def score(self, text: str) -> float:
+        """The injection score of one user text by itself."""
+        return self._single("user", text).score
 
     def _single(self, role: str, text: str) -> _Single:
-        cut = len(text) > MAX_TEXT
+        length = len(text)
+        cut = length > MAX_TEXT
         if cut:
             text = text[:MAX_TEXT]
         folded = fold(text)
@@ -90,7 +104,7 @@ class DefaultClassifier:
         if not cut and self._injection.is_plain(folded, scanned):
             return _CLEAN
         fired = self._injection.outside(scanned) if scanned else []
-        leaks = self._leaks.find(folded, fired) if fired else []
+        leaks, short = self._leaks.find(folded, fired) if fired else ([], False)
         judged = NOTHING
         if role in _JUDGED_ROLES:
             judged = self._injection.judge(text, role, folded, scanned)
@@ -98,17 +112,17 @@ class DefaultClassifier:
             judged = self._injection.judge_response(folded, scanned, _RESPONSE_SIGNALS)
         if not leaks and not judged.findings and not cut and not judged.truncated:
             return _CLEAN
-        return _Single(judged.score, judged.findings, tuple(leaks), cut or judged.truncated)
+        if cut:
+            leaks = [*leaks, Found(UNCHECKED, "pii", MAX_TEXT, length)]
+        return _Single(judged.score, judged.findings, tuple(leaks), cut or short or judged.truncated)
 
     def _finish(self, verdict: Verdict, texts: list[Text]) -> Verdict:
-        places = {item.place for item in texts if item.text}
-        if any(item.place == "prompt" and item.role in _JUDGED_ROLES and item.text for item in texts):
-            verdict.injection_score = verdict.injection_score or 0.0
+        if verdict.injection_score is not None:
             verdict.injection_tier = self.thresholds.tier(verdict.injection_score)
-        if "prompt" in places:
+        if verdict.prompt_classification:
             attack = _attack(verdict, texts) if verdict.injection_tier else ""
             verdict.prompt_classification = _classification(attack, _groups(verdict, texts, "prompt"))
-        if "response" in places:
+        if verdict.response_classification:
             verdict.response_classification = _classification("", _groups(verdict, texts, "response"))
         tags = taxonomy.tags_of(_signals(verdict, texts))
         verdict.atlas, verdict.owasp = tags.atlas, tags.owasp
@@ -122,7 +136,8 @@ def _add(verdict: Verdict, single: _Single, index: int, place: str) -> None:
     if single.findings and len(verdict.evidence) < _MAX_EVIDENCE:
         strongest = sorted(single.findings, key=lambda item: -item.weight)[:_MAX_EVIDENCE]
         verdict.evidence += tuple(
-            Evidence(item.concept, item.layer, index, item.start, item.end, item.weight, item.signal) for item in strongest
+            Evidence(item.concept, item.layer, index, item.start, item.end, item.weight, item.signal)
+            for item in strongest
         )
     if single.leaks:
         verdict.leaks += tuple(Leak(item.kind, item.group, index, item.start, item.end) for item in single.leaks)

@@ -14,10 +14,12 @@ _MAX: Final = 16_384
 
 # Words of the patterns that are worth restoring when their inner letters are scrambled or one letter is wrong.
 KEYWORDS: Final = tuple(
-    b"ignore previous instructions instruction disregard forget forgetting everything reveal system prompt prompts password "
+    b"ignore previous instructions instruction disregard forget forgetting everything reveal system prompt prompts "
+    b"password "
     b"guidelines restrictions assignments documents before above override bypass secret show print output repeat rules "
     b"developer content policy without limits limitations confidential pretend unrestricted respond answer questions "
-    b"commands directives message messages initial original hidden printing following tasks task earlier prior preceding "
+    b"commands directives message messages initial original hidden printing following tasks task earlier prior "
+    b"preceding "
     b"command anything now concentrate articles text texts your what told you were given information details reveal "
     b"display safety protocol protocols disabled disable filters from about instead".split()
 )
@@ -26,6 +28,11 @@ KEYWORDS: Final = tuple(
 @lru_cache(maxsize=1)
 def _scrambled_index() -> dict[tuple[int, int, bytes], bytes]:
     return {_key(word): word for word in KEYWORDS if len(word) > 3}
+
+
+@lru_cache(maxsize=1)
+def _scrambled_shapes() -> frozenset[tuple[int, int, int]]:
+    return frozenset((word[0], word[-1], len(word)) for word in KEYWORDS if len(word) > 3)
 
 
 def _key(word: bytes) -> tuple[int, int, bytes]:
@@ -37,25 +44,23 @@ _WORD = re.compile(rb"[a-z]{4,}")
 
 def unscramble(low: bytes) -> bytes | None:
     """Restore keywords whose inner letters are in the wrong order; None when there are none."""
-    index = _scrambled_index()
-    changed = 0
-
-    def restore(match: re.Match[bytes]) -> bytes:
-        nonlocal changed
-        word = match.group()
-        if len(word) > 14:
-            return word
-        right = index.get(_key(word))
-        if right is None or right == word:
-            return word
-        changed += 1
-        return right
-
-    out = _WORD.sub(restore, low[:_MAX])
-    return out if changed else None
+    low = low[:_MAX]
+    index, shapes = _scrambled_index(), _scrambled_shapes()
+    wrong: dict[bytes, bytes] = {}
+    for word in set(_WORD.findall(low)):
+        # Ordinary words leave at the first or the second test; sorting letters is for the few that look like one.
+        if (word[0], word[-1], len(word)) in shapes:
+            right = index.get(_key(word))
+            if right is not None and right != word:
+                wrong[word] = right
+    if not wrong:
+        return None
+    return _WORD.sub(lambda match: wrong.get(match.group(), match.group()), low)
 
 
-_SPACED = re.compile(rb"(?:(?<![A-Za-z0-9])[A-Za-z0-9!?.,'\"]([ ._\-*|/~+,\n]{1,3})){4,}[A-Za-z0-9!?.,'\"](?![A-Za-z0-9])")
+_SPACED = re.compile(
+    rb"(?:(?<![A-Za-z0-9])[A-Za-z0-9!?.,'\"]([ ._\-*|/~+,\n]{1,3})){4,}[A-Za-z0-9!?.,'\"](?![A-Za-z0-9])"
+)
 
 
 def despace(data: bytes) -> Iterator[bytes]:
@@ -76,10 +81,9 @@ def despace(data: bytes) -> Iterator[bytes]:
 
 
 # The words that closed-up text without word gaps is cut into.
-_JOINED = re.compile(
-    rb"(" + b"|".join(sorted({*KEYWORDS, b"all", b"and", b"the", b"your", b"you", b"me", b"are", b"is", b"in", b"of", b"to"},
-                             key=len, reverse=True)) + rb")"
-)  # fmt: skip
+_SMALL_WORDS: Final = (b"all", b"and", b"the", b"your", b"you", b"me", b"are", b"is", b"in", b"of", b"to")
+_BY_LENGTH: Final = sorted({*KEYWORDS, *_SMALL_WORDS}, key=lambda word: (-len(word), word))
+_JOINED = re.compile(b"(" + b"|".join(_BY_LENGTH) + b")")
 
 
 def _segment(data: bytes) -> bytes:

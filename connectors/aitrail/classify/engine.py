@@ -1,9 +1,10 @@
-"""The multi-pattern matcher: many regular expressions, one pass, linear time.
+r"""The multi-pattern matcher: many regular expressions, one pass, linear time.
 
 Two engines stand behind one Protocol and give the same answer, which patterns occur in a buffer: Hyperscan where it has
 wheels, google-re2 elsewhere. Both run in time linear in the buffer whatever the patterns (no back-tracking), and both
 see bytes, so that the answer never depends on a locale or on Unicode tables. What is common to both dialects is the
-dialect of the pattern files: literals, classes, groups, alternation, ``? * + {m,n}``, ``\\b``, ``^`` for the start of the
+dialect of the pattern files: literals, classes, groups, alternation, ``? * + {m,n}``, ``\\b``, ``^`` for the start
+of the
 text; no captures needed, no look-around, no back-references.
 """
 
@@ -18,7 +19,7 @@ from aitrail.errors import ConfigError
 try:  # no wheels for every platform: see pyproject.toml
     import hyperscan
 except ImportError:  # pragma: no cover - depends on the platform
-    hyperscan = None
+    hyperscan = None  # type: ignore[assignment]
 
 # RE2's automaton cache, in bytes: large enough for the whole pattern set, or the set falls back to slow searches.
 _RE2_SET_MEMORY = 256 << 20
@@ -64,7 +65,7 @@ class Re2Set:
         return sorted(self._set.Match(data) or ())
 
 
-def _collect(index: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:
+def _collect(index: int, _start: int, _end: int, _flags: int, found: Any) -> None:
     found.append(index)
 
 
@@ -113,5 +114,7 @@ def compile_set(patterns: Sequence[bytes], engine: str = "auto") -> PatternSet:
     """
     name = ("hyperscan" if "hyperscan" in ENGINES else "re2") if engine == "auto" else engine
     if name not in ENGINES:
-        raise ConfigError(f"the matching engine {name!r} is not installed", hint=f"use one of {', '.join(sorted(ENGINES))}")
+        raise ConfigError(
+            f"the matching engine {name!r} is not installed", hint=f"use one of {', '.join(sorted(ENGINES))}"
+        )
     return ENGINES[name](patterns)

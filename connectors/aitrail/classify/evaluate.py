@@ -1,10 +1,14 @@
-"""Measuring a classifier on a labelled file: recall and false positives per kind, ranking, speed.
+r"""Measuring a classifier on a labelled file: recall and false positives per kind, ranking, speed.
 
-A file has one JSON object per line with ``text``, ``label`` (1 attack or leak, 0 harmless), ``kind`` and optionally ``role``
-(user, tool, system, assistant) and ``source``. Lines end at ``\\n`` only: texts may hold U+2028 and other line separators.
+A file has one JSON object per line with ``text``, ``label`` (1 attack or leak, 0 harmless), ``kind`` and optionally
+``role``
+(user, tool, system, assistant) and ``source``. Lines end at ``\\n`` only: texts may hold U+2028 and other line
+separators.
 
-Every kind is reported in both senses: how often a tier of injection was reached, and how often a leak was found. Which of
-the two counts for a kind follows from its name: ``secret_*``, ``pii_*``, ``leak_*`` and ``financial_*`` are judged by leaks.
+Every kind is reported in both senses: how often a tier of injection was reached, and how often a leak was found.
+Which of
+the two counts for a kind follows from its name: ``secret_*``, ``pii_*``, ``leak_*`` and ``financial_*`` are judged
+by leaks.
 """
 
 import time

@@ -1,55 +1,29 @@
 """Folding: one plain form of a text to match on, with the way back to the text's own offsets.
 
 The folded form is bytes: ASCII where the text means ASCII (accents stripped, compatibility forms such as full-width or
-mathematical letters resolved, invisible characters removed), UTF-8 for scripts that are not Latin. Patterns are folded by
+mathematical letters resolved, invisible characters removed), UTF-8 for scripts that are not Latin. Patterns are
+folded by
 the same rules when they are loaded, so both sides always agree.
 
 Three paths by cost: pure ASCII is taken as it is; what fits Windows-1252 (most Western text: accents, curly quotes,
 dashes) is folded by one byte table, so offsets stay the same; everything else goes through a per-character table.
 """
 
+import tomllib
 import unicodedata
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 import msgspec
 
-# Letters of the Latin alphabet that look like another letter and that no normalization form resolves.
-_LATIN_LOOKALIKES: Final = {
-    "ı": "i", "ȷ": "j", "ɑ": "a", "ɡ": "g", "ɩ": "i", "ɪ": "i", "ʏ": "y", "ɴ": "n", "ʀ": "r", "ʙ": "b", "ʜ": "h",
-    "ʟ": "l", "ɢ": "g", "ꜰ": "f", "ꜱ": "s", "ᴀ": "a", "ᴄ": "c", "ᴅ": "d", "ᴇ": "e", "ᴊ": "j", "ᴋ": "k", "ᴍ": "m",
-    "ᴏ": "o", "ᴘ": "p", "ᴛ": "t", "ᴜ": "u", "ᴠ": "v", "ᴡ": "w", "ᴢ": "z", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
-    "đ": "d", "Đ": "D", "ħ": "h", "ŧ": "t", "ƒ": "f", "ɛ": "e", "ɔ": "o", "ʋ": "u", "ɯ": "w", "ɾ": "r", "ɫ": "l",
-    "ɐ": "a", "ǝ": "e", "ɟ": "f", "ɥ": "h", "ᴉ": "i", "ʞ": "k", "ʇ": "t", "ʌ": "v", "ʍ": "w", "ʎ": "y", "ɹ": "r",
-    "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "ð": "d", "ƃ": "b", "ᵷ": "g", "ꞁ": "l",
-    "ƙ": "k", "ɱ": "m", "ƞ": "n", "ɲ": "n", "ŋ": "n", "ƭ": "t", "ʈ": "t", "ʂ": "s", "ʐ": "z", "ɖ": "d", "ɗ": "d",
-    "ƈ": "c", "ɕ": "c", "ɓ": "b", "ɠ": "g", "ɦ": "h", "ɨ": "i", "ɬ": "l", "ƥ": "p", "ɋ": "q", "ɍ": "r", "ƴ": "y",
-    "‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‹": "'", "›": "'",
-    "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-", "⁄": "/", "∕": "/", "…": "...",
-    "•": "*", "·": ".", "∙": ".", "`": "`", "´": "'", "ʼ": "'", "ˈ": "'", "。": ".", "、": ",", "،": ",",
-}  # fmt: skip
+from aitrail.contentdir import content_path
 
-# Letters of other scripts that look like a Latin letter. Applied only to texts that mix scripts within a word, or the
-# text of a Russian or Greek reader would be destroyed.
-_CROSS_SCRIPT: Final = {
-    "а": "a", "А": "A", "в": "b", "В": "B", "с": "c", "С": "C", "ԁ": "d", "е": "e", "Е": "E", "ё": "e", "є": "e",
-    "һ": "h", "н": "h", "Н": "H", "і": "i", "І": "I", "ї": "i", "Ї": "I", "ј": "j", "Ј": "J", "к": "k", "К": "K",
-    "м": "m", "М": "M", "о": "o", "О": "O", "п": "n", "р": "p", "Р": "P", "ԛ": "q", "г": "r", "ѕ": "s", "Ѕ": "S",
-    "т": "t", "Т": "T", "у": "y", "У": "Y", "ѵ": "v", "Ѵ": "V", "ԝ": "w", "Ԝ": "W", "ш": "w", "щ": "w", "х": "x",
-    "Х": "X", "ү": "y", "Ү": "Y", "ӏ": "l", "Ӏ": "l", "з": "3", "З": "3", "ь": "b", "ъ": "b", "я": "r", "и": "n",
-    "г̇": "r", "ӕ": "ae", "Ꙅ": "S", "ꙅ": "s", "Ԍ": "G", "ԍ": "g", "Ԛ": "Q", "ҽ": "e", "ӊ": "h", "ң": "h", "қ": "k",
-    "α": "a", "Α": "A", "β": "b", "Β": "B", "ϲ": "c", "Ϲ": "C", "δ": "d", "ε": "e", "Ε": "E", "ζ": "z", "Ζ": "Z",
-    "η": "n", "Η": "H", "θ": "o", "ι": "i", "Ι": "I", "κ": "k", "Κ": "K", "λ": "l", "μ": "u", "Μ": "M", "ν": "v",
-    "Ν": "N", "ο": "o", "Ο": "O", "π": "n", "ρ": "p", "Ρ": "P", "σ": "o", "ς": "c", "τ": "t", "Τ": "T", "υ": "u",
-    "Υ": "Y", "φ": "f", "χ": "x", "Χ": "X", "ω": "w", "γ": "y", "ϳ": "j", "ϱ": "p", "Ϻ": "M",
-    "ա": "w", "ց": "g", "հ": "h", "ո": "n", "օ": "o", "Օ": "O", "ս": "u", "Ս": "U", "լ": "l", "զ": "q", "ք": "p",
-    "յ": "j", "ԝ": "w", "ե": "t", "ռ": "n", "Տ": "S", "ժ": "d", "ɑ": "a", "ք": "p", "ց": "g", "կ": "l", "Լ": "L",
-    "Ꭺ": "A", "Ᏼ": "B", "Ꮯ": "C", "Ꭰ": "D", "Ꭼ": "E", "Ꮐ": "G", "Ꮋ": "H", "Ꭵ": "i", "Ꭻ": "J", "Ꮶ": "K", "Ꮮ": "L",
-    "Ꮇ": "M", "Ꮲ": "P", "Ꭱ": "R", "Ꮪ": "S", "Ꭲ": "T", "Ꮩ": "V", "Ꮃ": "W", "Ꮓ": "Z", "Ꮍ": "Y", "Ꮎ": "O", "Ꮷ": "d",
-    "ᏻ": "u", "ꮃ": "w", "ꭺ": "a", "ꭼ": "e", "ꮯ": "c", "ꮪ": "s", "ꭱ": "r", "ꭲ": "t", "Ꮤ": "W", "ᏼ": "b",
-    "ߋ": "o", "౦": "o", "೦": "o", "ഠ": "o", "๐": "o", "໐": "o", "၀": "o", "ⲟ": "o", "ⲣ": "p", "ⲥ": "c", "ⲓ": "i",
-    "ⲁ": "a", "ⲉ": "e", "ⲏ": "h", "ⲕ": "k", "ⲙ": "m", "ⲛ": "n", "ⲧ": "t", "ⲩ": "y", "ⲭ": "x", "ⲅ": "r", "ⲇ": "d",
-}  # fmt: skip
+_TABLES: Final = tomllib.loads(content_path("patterns", "lookalikes.toml").read_text(encoding="utf-8"))
+_LATIN_LOOKALIKES: Final[dict[str, str]] = _TABLES["always"]
+# Applied only to texts that mix scripts within a word, or the text of a Russian or Greek reader would be destroyed.
+_CROSS_SCRIPT: Final[dict[str, str]] = _TABLES["in_mixed_words"]
 
 
 def _squared() -> dict[int, str]:
@@ -65,16 +39,22 @@ def _squared() -> dict[int, str]:
 _SQUARED: Final = _squared()
 
 
+_RARE_PLANES: Final = 0x20000
+_TAG_PLANE: Final = 0xE0000
+
+
 def fold_char(char: str) -> str:
     """Fold one character: ASCII where it means ASCII, nothing when it is invisible or a mark, else lower-case."""
     code = ord(char)
     if code < 0x80:
         return char
+    if _RARE_PLANES <= code < _TAG_PLANE:  # ideographs and unassigned: nothing to fold
+        return char
     special = _LATIN_LOOKALIKES.get(char) or _SQUARED.get(code)
     if special:
         return special
     category = unicodedata.category(char)
-    if category in ("Mn", "Me", "Cf", "Cs") or code == 0x3164 or 0xFFA0 == code or 0x115F <= code <= 0x1160:
+    if category in ("Mn", "Me", "Cf", "Cs") or code in (0x3164, 0xFFA0) or 0x115F <= code <= 0x1160:
         return "?" if category == "Cs" else ""
     if category in ("Zs", "Zl", "Zp"):
         return " " if category == "Zs" else "\n"
@@ -94,11 +74,16 @@ def fold_char(char: str) -> str:
     return "".join(out)
 
 
+_MAX_TABLE: Final = 100_000
+
+
 class _Table(dict[int, str]):
-    """A translation table that fills itself; bounded by the number of Unicode characters."""
+    """A translation table that fills itself, up to a bound."""
 
     def __missing__(self, code: int) -> str:
-        value = self[code] = fold_char(chr(code))
+        value = fold_char(chr(code))
+        if len(self) < _MAX_TABLE:
+            self[code] = value
         return value
 
 
@@ -106,7 +91,9 @@ class _SkeletonTable(dict[int, str]):
     """The same, with letters of other scripts read as the Latin letters they look like."""
 
     def __missing__(self, code: int) -> str:
-        value = self[code] = _CROSS_SCRIPT.get(chr(code)) or fold_char(chr(code))
+        value = _CROSS_SCRIPT.get(chr(code)) or fold_char(chr(code))
+        if len(self) < _MAX_TABLE:
+            self[code] = value
         return value
 
 
@@ -142,6 +129,7 @@ class Folded(msgspec.Struct, gc=False):
         text: the text that was folded.
         skeleton: whether letters of other scripts were read as Latin ones.
         identity: whether byte offsets are the text's own character offsets.
+        ends: cache of ``span``.
         plain: whether the text holds nothing that could be hidden in code points.
     """
 
@@ -152,29 +140,24 @@ class Folded(msgspec.Struct, gc=False):
     identity: bool = True
     plain: bool = True
 
+    ends: list[int] | None = None
+
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Translate byte offsets of the folded form to character offsets of the text."""
         if self.identity:
             return start, end
-        return _way_back(self.text, self.skeleton, start, end)
+        if self.ends is None:
+            self.ends = _ends(self.text, _SKELETON if self.skeleton else _TABLE)
+        first = bisect_right(self.ends, start)
+        return min(first, len(self.text)), min(bisect_left(self.ends, end) + 1, len(self.text))
 
 
-def _way_back(text: str, skeleton: bool, start: int, end: int) -> tuple[int, int]:
-    """Walk the text once, counting folded bytes. Linear, and only for evidence that is reported."""
-    table: dict[int, str] = _SKELETON if skeleton else _TABLE
-    position = 0
-    first = -1
-    for index, char in enumerate(text):
-        width = 1 if char < "\x80" else _width(table[ord(char)])
-        if first < 0 and position + width > start:
-            first = index
-        position += width
-        if position >= end:
-            return max(first, 0), index + 1
-    return max(first, 0), len(text)
+def _ends(text: str, table: dict[int, str]) -> list[int]:
+    """For every character the offset behind its folded bytes."""
+    return list(accumulate(1 if char < "\x80" else _width(table[ord(char)]) for char in text))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _width(folded: str) -> int:
     return len(folded.encode("utf-8", "replace"))
 

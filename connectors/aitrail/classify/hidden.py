@@ -1,4 +1,4 @@
-"""What the code points of a text hide: tag characters, variation selectors, invisible bits, braille, letters of other scripts.
+"""What the code points of a text hide: tags, variation selectors, invisible bits, braille, foreign lookalikes.
 
 Works on the text itself, before folding, and only on texts that are not ASCII.
 """
@@ -35,8 +35,39 @@ _BRAILLE_LETTERS: Final = {
     0x2800 + sum(1 << (int(dot) - 1) for dot in dots): letter
     for letter, dots in zip(
         "abcdefghijklmnopqrstuvwxyz.,?!'",
-        "1 12 14 145 15 124 1245 125 24 245 13 123 134 1345 135 1234 12345 1235 234 2345 136 1236 2456 1346 13456 1356 "
-        "256 2 236 235 3".split(),
+        [
+            "1",
+            "12",
+            "14",
+            "145",
+            "15",
+            "124",
+            "1245",
+            "125",
+            "24",
+            "245",
+            "13",
+            "123",
+            "134",
+            "1345",
+            "135",
+            "1234",
+            "12345",
+            "1235",
+            "234",
+            "2345",
+            "136",
+            "1236",
+            "2456",
+            "1346",
+            "13456",
+            "1356",
+            "256",
+            "2",
+            "236",
+            "235",
+            "3",
+        ],
         strict=True,
     )
 }
@@ -53,15 +84,17 @@ class Hidden(msgspec.Struct, frozen=True, gc=False):
 
 
 def _tags(text: str) -> Iterator[Hidden]:
-    for match in _TAGS.finditer(text[:_MAX * 4]):
+    for match in _TAGS.finditer(text[: _MAX * 4]):
         run = match.group()
         if text[match.start() - 1 : match.start()] == _FLAG and len(run) <= _LONGEST_FLAG:
             continue
-        yield Hidden("tag_characters", "".join(chr(ord(char) - 0xE0000) for char in run), match.start(), match.end(), True)
+        yield Hidden(
+            "tag_characters", "".join(chr(ord(char) - 0xE0000) for char in run), match.start(), match.end(), True
+        )
 
 
 def _selectors(text: str) -> Iterator[Hidden]:
-    for match in _SELECTORS.finditer(text[:_MAX * 4]):
+    for match in _SELECTORS.finditer(text[: _MAX * 4]):
         codes = (ord(char) for char in match.group())
         data = bytes(code - 0xFE00 if code < 0xFF00 else code - 0xE0100 + 16 for code in codes)
         plain = data.decode("utf-8", "replace")
@@ -71,7 +104,7 @@ def _selectors(text: str) -> Iterator[Hidden]:
 
 
 def _bits(text: str) -> Iterator[Hidden]:
-    for match in _BITS.finditer(text[:_MAX * 4]):
+    for match in _BITS.finditer(text[: _MAX * 4]):
         run = match.group()
         kinds = sorted(set(run))
         if len(kinds) not in (2, 3):
@@ -86,9 +119,7 @@ def _bits(text: str) -> Iterator[Hidden]:
 
 def _braille(text: str) -> Iterator[Hidden]:
     for match in _BRAILLE.finditer(text[:_MAX]):
-        plain = "".join(
-            _BRAILLE_LETTERS.get(ord(char), " " if char in "\u2800 \n" else "") for char in match.group()
-        )
+        plain = "".join(_BRAILLE_LETTERS.get(ord(char), " " if char in "\u2800 \n" else "") for char in match.group())
         yield Hidden("braille", plain, match.start(), match.end(), False)
 
 

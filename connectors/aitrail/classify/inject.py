@@ -1,6 +1,7 @@
 """Finding prompt injection in one text: fold, one pass, decode what is encoded, search again, weigh.
 
-Long texts are judged piece by piece, so that time and memory stay bounded and scattered harmless words of a long document
+Long texts are judged piece by piece, so that time and memory stay bounded and scattered harmless words of a long
+document
 do not add up; the piece with the strongest evidence decides.
 """
 
@@ -13,7 +14,7 @@ import msgspec
 from aitrail.classify import decode as decoding
 from aitrail.classify import hidden, patterns
 from aitrail.classify.fold import Folded, fold, skeleton
-from aitrail.classify.gate import Gated
+from aitrail.classify.gate import Budget, Gated
 from aitrail.classify.lexicon import lexicon_concepts
 from aitrail.classify.scoring import noisy_or
 
@@ -31,7 +32,9 @@ _TOOL_FACTOR: Final = 1.35
 _MAX_WEIGHT: Final = 0.95
 # Weight from which a concept in a decoded text says that the disguise was meant for it.
 _TELLING: Final = 0.3
-_RESPELLED: Final = frozenset(("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled"))
+_RESPELLED: Final = frozenset(
+    ("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled")
+)
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
@@ -80,14 +83,18 @@ class Injection:
     def judge(self, text: str, role: str, folded: Folded, scanned: Sequence[int]) -> Judged:
         """Judge one text of which ``folded`` is the folded form and ``scanned`` the result of the first pass."""
         if len(text) <= PIECE + OVERLAP:
-            findings = self._piece(text, role, folded, scanned, len(text))
-            return Judged(_score(findings), tuple(findings), False) if findings else NOTHING
+            budget = Budget()
+            findings = self._piece(text, role, folded, scanned, len(text), budget)
+            short = budget.searches < 0
+            return Judged(_score(findings), tuple(findings), short) if findings or short else NOTHING
         return self._long(text, role)
 
     def judge_response(self, folded: Folded, scanned: Sequence[int], signals: frozenset[str]) -> Judged:
         """Judge a model's answer: only evidence that stands for one of ``signals`` counts."""
         found = tuple(
-            item for item in self._search(folded, "user", scanned, "plain", len(folded.text)) if item.signal in signals
+            item
+            for item in self._search(folded, "user", scanned, "plain", len(folded.text), Budget())
+            if item.signal in signals
         )
         return Judged(_score(found), found, False) if found else NOTHING
 
@@ -95,6 +102,7 @@ class Injection:
         best = NOTHING
         deep = 0
         truncated = False
+        budget = Budget()
         for start in range(0, len(text), PIECE):
             piece = text[start : start + PIECE + OVERLAP]
             folded = fold(piece)
@@ -105,25 +113,29 @@ class Injection:
             if deep > MAX_DEEP_PIECES:
                 truncated = True
                 break
-            findings = self._piece(piece, role, folded, scanned, len(text))
+            findings = self._piece(piece, role, folded, scanned, len(text), budget)
             score = _score(findings)
             if score > best.score:
-                moved = (msgspec.structs.replace(item, start=item.start + start, end=item.end + start) for item in findings)
+                moved = (
+                    msgspec.structs.replace(item, start=item.start + start, end=item.end + start) for item in findings
+                )
                 best = Judged(score, tuple(moved), False)
-        return msgspec.structs.replace(best, truncated=truncated)
+        return msgspec.structs.replace(best, truncated=truncated or budget.searches < 0)
 
-    def _piece(self, text: str, role: str, folded: Folded, scanned: Sequence[int], length: int) -> list[Finding]:
-        plain = list(self._search(folded, role, scanned, "plain", length))
+    def _piece(
+        self, text: str, role: str, folded: Folded, scanned: Sequence[int], length: int, budget: Budget
+    ) -> list[Finding]:
+        plain = list(self._search(folded, role, scanned, "plain", length, budget))
         findings = plain
         if plain and hidden.is_disguised(text):
             findings.append(_evidence(_DISGUISED, "unicode", plain[0].start, plain[0].end))
         seen = {item.concept for item in plain}
-        for layer, inner, start, end, payload in self._layers(text, folded, scanned):
+        for layer, inner, start, end, payload in self._layers(text, folded, scanned, budget):
             inner_scan = self.gated.scan(inner.low)
             anchored = self.gated.anchored(inner_scan)
             inside = [
                 msgspec.structs.replace(item, start=start, end=end)
-                for item in self._search(inner, role, inner_scan, layer, length)
+                for item in self._search(inner, role, inner_scan, layer, length, budget)
             ]
             news = [item for item in inside if item.concept not in seen]
             if payload:
@@ -138,9 +150,9 @@ class Injection:
         return findings
 
     def _search(
-        self, folded: Folded, role: str, scanned: Sequence[int], layer: str, length: int
+        self, folded: Folded, role: str, scanned: Sequence[int], layer: str, length: int, budget: Budget
     ) -> Iterator[Finding]:
-        for match in self.gated.matches(scanned, folded.low):
+        for match in self.gated.matches(scanned, folded.low, budget):
             concept = self.compiled[match.index].concept
             if concept.raw and layer.rpartition(">")[2] in _RESPELLED and not concept.lexical:
                 continue  # signs of markup mean nothing where punctuation was read as letters
@@ -153,28 +165,24 @@ class Injection:
             yield Finding(concept.name, concept.group, concept.signal, weight, layer, start, end)
 
     def _layers(
-        self, text: str, folded: Folded, scanned: Sequence[int]
+        self, text: str, folded: Folded, scanned: Sequence[int], budget: Budget
     ) -> Iterator[tuple[str, Folded, int, int, bool]]:
-        """Every decoded form, breadth first, within the caps."""
-        budget = decoding.MAX_DECODED
+        """Every decoded form, breadth first, within the caps; ``budget`` holds what the text has left."""
         queue: list[tuple[str, Folded, int, int, bool, int]] = [
             (item.name, fold(item.text), item.start, item.end, item.payload, 1) for item in hidden.hidden_texts(text)
         ]
         if hidden.mixes_scripts(text):
             queue.append(("lookalikes", skeleton(text), 0, len(text), False, 1))
-        queue += [
-            (name, inner, start, end, False, 1)
-            for name, inner, start, end in self._decoded(folded, scanned)
-        ]
+        queue += [(name, inner, start, end, False, 1) for name, inner, start, end in self._decoded(folded, scanned)]
         done = {folded.low}
         count = 0
-        while queue and count < decoding.MAX_LAYERS and budget > 0:
+        while queue and count < decoding.MAX_LAYERS and budget.decoded > 0:
             name, inner, start, end, payload, depth = queue.pop(0)
             if inner.low in done:
                 continue
             done.add(inner.low)
             count += 1
-            budget -= len(inner.low)
+            budget.decoded -= len(inner.low)
             yield name, inner, start, end, payload
             if depth < decoding.MAX_DEPTH:
                 again = self._decoded(inner, self.gated.scan(inner.low))

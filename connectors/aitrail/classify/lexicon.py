@@ -80,9 +80,12 @@ def _orders(lists: tuple[tuple[str, ...], ...], *, words: bool) -> tuple[str, ..
 
 def _concepts(language: Language) -> list[Concept]:
     made: list[tuple[str, str, str, float, tuple[str, ...]]] = [
-        ("override", "override", "direct_injection", 0.75, _orders((language.ignore, language.prior, language.instructions), words=language.words)),
-        ("override_short", "override", "direct_injection", 0.55, _orders((language.ignore, language.instructions), words=language.words)),
-        ("extraction", "extraction", "prompt_extraction", 0.6, _orders((language.reveal, language.own), words=language.words)),
+        ("override", "override", "direct_injection", 0.75, _orders((language.ignore, language.prior,
+        language.instructions), words=language.words)),
+        ("override_short", "override", "direct_injection", 0.55, _orders((language.ignore, language.instructions),
+        words=language.words)),
+        ("extraction", "extraction", "prompt_extraction", 0.6, _orders((language.reveal, language.own),
+        words=language.words)),
         ("no_limits", "no_limits", "jailbreak", 0.5, _one(language.free, words=language.words)),
         ("switch", "switch", "direct_injection", 0.35, _one(language.turn, words=language.words)),
         ("phrase", "phrase", "direct_injection", 0.6, _one(language.phrases, words=language.words)),

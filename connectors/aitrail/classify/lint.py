@@ -26,7 +26,7 @@ def lint(folder: Path | None = None) -> list[Problem]:
     try:
         macros = patterns.load_macros(folder)
         concepts = [*patterns.load_concepts(folder), *lexicon.lexicon_concepts(folder)]
-        kinds = [*leaks.load_secrets(folder), *leaks.load_pii(folder)]
+        kinds: list[leaks.Secret | leaks.Pii] = [*leaks.load_secrets(folder), *leaks.load_pii(folder)]
     except ConfigError as fault:
         return [Problem("", str(fault), fault.hint)]
     problems = [problem for concept in concepts for problem in _concept(concept, macros)]
@@ -61,7 +61,7 @@ def _expression(where: str, expression: bytes) -> Iterator[Problem]:
         yield Problem(where, f"not in RE2's dialect: {fault}", "no look-around, no back-references, repeats up to 1000")
 
 
-def test(folder: Path | None = None, engine: str = "auto") -> list[Problem]:
+def run_examples(folder: Path | None = None, engine: str = "auto") -> list[Problem]:
     """Run the must-hit and must-not-hit lines of every concept and language with ``engine``."""
     # Imported late: the judge compiles everything, which linting a broken file must not need.
     from aitrail.classify.inject import Injection  # noqa: PLC0415
@@ -71,9 +71,11 @@ def test(folder: Path | None = None, engine: str = "auto") -> list[Problem]:
     problems: list[Problem] = []
     for concept in judge.concepts:
         numbers = [index for index, item in enumerate(judge.compiled) if item.concept is concept]
-        for line in concept.must_hit:
-            if not any(judge.gated.search(number, fold(line).low) for number in numbers):
-                problems.append(Problem(concept.name, f"does not hit: {line}"))
+        problems += [
+            Problem(concept.name, f"does not hit: {line}")
+            for line in concept.must_hit
+            if not any(judge.gated.search(number, fold(line).low) for number in numbers)
+        ]
         for line in concept.must_not_hit:
             problems += [
                 Problem(concept.name, f"hits, and must not: {line}", f"pattern: {judge.compiled[number].source[:80]}")
@@ -81,11 +83,18 @@ def test(folder: Path | None = None, engine: str = "auto") -> list[Problem]:
                 if judge.gated.search(number, fold(line).low)
             ]
     for language in lexicon.load_lexicon(folder):
-        for line, wanted in [*((line, True) for line in language.must_hit), *((line, False) for line in language.must_not_hit)]:
+        for line, wanted in [
+            *((line, True) for line in language.must_hit),
+            *((line, False) for line in language.must_not_hit),
+        ]:
             folded = fold(line)
-            found = judge.judge(line, "user", folded, judge.gated.scan(folded.low)).score >= DEFAULT_THRESHOLDS.suspicious
+            found = (
+                judge.judge(line, "user", folded, judge.gated.scan(folded.low)).score >= DEFAULT_THRESHOLDS.suspicious
+            )
             if found is not wanted:
-                problems.append(Problem(f"lexicon {language.code}", f"{'does not hit' if wanted else 'hits, and must not'}: {line}"))
+                problems.append(
+                    Problem(f"lexicon {language.code}", f"{'does not hit' if wanted else 'hits, and must not'}: {line}")
+                )
     return problems
 
 

@@ -28,7 +28,7 @@ _MAX_DEPTH: Final = 8
 _FIRST_IS_WORD: Final = re.compile(r"(?:\(\?:)*[a-z0-9]")
 _LAST_IS_MARK: Final = re.compile(r"(?:\]|[\"'`:=>-])(?:\{[0-9,]+\})?\??$")
 # Occurrences in a million words above which a pattern is too common to be looked for everywhere.
-MAX_FREQUENCY: Final = 700.0
+MAX_FREQUENCY: Final = 100.0
 MAX_FREQUENCY_LEXICON: Final = 8000.0
 _MAX_SETS: Final = 4
 # Marks a gap inside an expanded pattern; the character behind it is its size.
@@ -49,7 +49,7 @@ class Concept(msgspec.Struct, frozen=True, gc=False):
         must_hit: texts that the concept must find, must_not_hit: texts that it must not find.
         roles: in texts of which roles it counts.
         max_chars: longer texts do not count (0: no limit): for weak words that only matter in short prompts.
-        raw: patterns get no word boundaries at their ends.
+        raw: patterns get no word boundaries at their ends, and a space in them is a space or tab: for signs of markup.
         lexical: made from the lexicon: words, although ``raw``.
         supporting: looked for only in texts where another concept was found: weak evidence in everyday words.
     """
@@ -77,7 +77,8 @@ class PatternFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
 class Compiled(msgspec.Struct, frozen=True, gc=False):
     """One expression ready for the engine, and the concept that it stands for.
 
-    ``literals`` are sets of which every match contains one each. Those of a ``primary`` pattern (one set, of rare words) are
+    ``literals`` are sets of which every match contains one each. Those of a ``primary`` pattern (one set, of rare
+    words) are
     looked for in every text; those of the others only where a primary pattern or an anchor was found.
     """
 
@@ -173,7 +174,7 @@ def _gap_expression(code: int) -> str:
 
 
 def _folded(char: str, *, alone: bool) -> str:
-    """Fold a letter beyond ASCII; ``alone`` says that it must stay one item because a quantifier or a class holds it."""
+    """Fold a letter beyond ASCII; ``alone``: a quantifier or a class holds it, so it must stay one item."""
     folded = fold_pattern(char)
     if folded.isascii():
         return folded if len(folded) < 2 or not alone else f"(?:{folded})"
@@ -181,7 +182,7 @@ def _folded(char: str, *, alone: bool) -> str:
     return f"(?:{escaped})" if alone else escaped
 
 
-def _to_bytes(text: str, raw: bool) -> bytes:
+def _to_bytes(text: str, raw: bool, *, spaced: bool = True) -> bytes:
     """Turn a written expression into the engine's bytes; letters are folded as texts are folded."""
     pieces: list[str] = []
     escaped = in_class = cut = False
@@ -195,7 +196,8 @@ def _to_bytes(text: str, raw: bool) -> bytes:
             continue
         if char == " " and not in_class and not escaped:
             optional = text[index + 1 : index + 2] in ("?", "*")
-            pieces.append(f"(?:{SEPARATOR})" if optional else SEPARATOR)
+            space = SEPARATOR if spaced else r"[ \t]"
+            pieces.append(f"(?:{space})" if optional else space)
         elif char.isascii():
             pieces.append(char)
         else:
@@ -217,10 +219,10 @@ def compile_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> 
     for concept in concepts:
         for pattern in concept.patterns:
             expanded = expand(pattern, macros)
-            expression = _to_bytes(expanded, concept.raw)
+            expression = _to_bytes(expanded, concept.raw, spaced=concept.lexical or not concept.raw)
             sets = literal_sets(expression)[:_MAX_SETS]
             limit = MAX_FREQUENCY_LEXICON if concept.lexical else MAX_FREQUENCY
             primary = bool(sets) and not concept.supporting and sets[0][0] <= limit
-            literals = tuple(tuple(sorted(found)) for _, found in (sets[:1] if primary else sets))
+            literals = tuple(tuple(sorted(found)) for _, found in sets)
             out.append(Compiled(concept, pattern, expression, literals, primary))
     return out

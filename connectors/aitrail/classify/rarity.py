@@ -71,6 +71,6 @@ def _total(literals: frozenset[bytes]) -> float:
 
 
 def literal_sets(expression: bytes) -> list[tuple[float, frozenset[bytes]]]:
-    """Return the sets of literals of ``expression`` with their estimated counts in a million words, the rarest first."""
+    """Return the sets of literals of ``expression`` with their counts in a million words, the rarest first."""
     sets = {found: _total(found) for found in _sets(sre.parse(expression.decode("latin-1")))}
     return sorted(((total, found) for found, total in sets.items()), key=lambda item: (item[0], sorted(item[1])))

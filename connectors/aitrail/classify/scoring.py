@@ -15,7 +15,7 @@ from aitrail.event import InjectionTier
 class Thresholds(msgspec.Struct, frozen=True, gc=False):
     """From which score on a text is in a tier. The defaults aim at 1 % and 0.1 % of ordinary traffic."""
 
-    suspicious: float = 0.5
+    suspicious: float = 0.45
     high: float = 0.85
 
     def tier(self, score: float) -> InjectionTier:

@@ -5,8 +5,8 @@ producer session Kafka suppresses repeats itself; after a restart, or when an an
 there twice, with the same ``event_id`` in body and header. When a send ends, nothing of it is left in a queue: what the
 brokers have not confirmed by then is withdrawn and asked for again.
 
-Key: ``tenant_id/user_id``, so that one person's events keep their order within a partition. Headers: ``event_id``,
-``schema_version``, ``content_type``.
+Key: ``tenant_id/user_id``, so that one person's events keep their order within a partition. Headers: ``event_id`` and
+``schema_version``.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from aitrail.event import SCHEMA_VERSION
 from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
 _POLL_SECONDS = 0.05
+_TURN_SECONDS = 0.01
 _CHECK_SECONDS = 5.0
 _CHECK_STEP_SECONDS = 0.5
 _PURGE_SECONDS = 2.0
@@ -54,7 +55,7 @@ class _Keyed(msgspec.Struct, gc=False):
 
 
 _keyed = msgspec.json.Decoder(_Keyed).decode
-_FIXED_HEADERS = (("schema_version", SCHEMA_VERSION.encode()), ("content_type", b"application/json"))
+_SCHEMA_HEADER = ("schema_version", SCHEMA_VERSION.encode())
 
 
 class _Trouble(msgspec.Struct):
@@ -71,6 +72,7 @@ class _Session(msgspec.Struct):
     producer: Any
     password: Any
     trouble: _Trouble
+    turn: Any = msgspec.field(default_factory=threading.Lock)
     spent: bool = False
 
 
@@ -122,14 +124,15 @@ class KafkaDestination:
         if session.trouble.rule.action == "auth" and _DONE not in names.values() and self._renew(session):
             session = self._open(lone=False)
             names = self._run(session, messages, until)
-        alone = {place: messages[place] for place, name in names.items() if rule_of(name).action == "alone"}
+        failed = {place: name for place, name in names.items() if name != _DONE}
+        alone = {place: messages[place] for place, name in failed.items() if rule_of(name).action == "alone"}
         if alone:
             # Requests are refused as a whole: one event per request tells whose fault it is.
-            names |= self._run(self._open(lone=True), alone, until)
-        for place, name in names.items():
-            verdicts[place] = _verdict(rule_of(name), name)
-        if all(verdict is not None and verdict.status == "retry" for verdict in verdicts):
-            raise self._error(session.trouble, names)
+            failed |= self._run(self._open(lone=True), alone, until)
+        for place in names:
+            verdicts[place] = _verdict(failed[place]) if place in failed else DELIVERED
+        if failed and all(verdict is not None and verdict.status == "retry" for verdict in verdicts):
+            raise self._error(session.trouble, failed)
         return Ack([verdict or _LATER for verdict in verdicts])
 
     def confirm(self, token: str) -> Verdict:
@@ -213,7 +216,7 @@ class KafkaDestination:
         producer, topic, failure = session.producer, self._settings.topic, _library().KafkaException
         produce = producer.produce
         for place, (key, event_id, body) in messages.items():
-            headers = [("event_id", event_id), *_FIXED_HEADERS]
+            headers = [("event_id", event_id), _SCHEMA_HEADER]
             while True:
                 try:
                     produce(topic, body, key, headers=headers, on_delivery=partial(_report, names, place))
@@ -231,10 +234,10 @@ class KafkaDestination:
         if len(names) < len(messages):
             # Whatever is left would go out behind our back, after the outbox has been told to send it again.
             _withdraw(session)
-        elif any(rule_of(name).action in _SPENT for name in names.values()):
+        elif any(name != _DONE and rule_of(name).action in _SPENT for name in names.values()):
             # librdkafka remembers a topic that was forbidden or missing: only a new producer asks again.
             _withdraw(session)
-        return {place: names.get(place, "_UNCONFIRMED") for place in messages}
+        return names if len(names) == len(messages) else {one: names.get(one, "_UNCONFIRMED") for one in messages}
 
     def _hopeless(self, session: _Session, names: dict[int, str], until: float) -> bool:
         """Whether waiting longer is of no use: the time is over, or the library has said why nothing will come."""
@@ -332,16 +335,24 @@ def _withdraw(session: _Session) -> None:
 
 
 def _serve(session: _Session, seconds: float) -> None:
-    """Serve reports for so long; a fatal error of the producer, which is raised here, is noted."""
+    """Serve reports for so long, of all sends that share the producer; threads take turns, or they would only fight.
+
+    A fatal error of the producer, which is raised here, is noted.
+    """
+    if not session.turn.acquire(timeout=max(seconds, _TURN_SECONDS)):
+        return
     try:
         session.producer.poll(seconds)
     except _library().KafkaException as error:
         _note(session, error.args[0])
+    finally:
+        session.turn.release()
 
 
-def _verdict(rule: Rule, name: str) -> Verdict:
+def _verdict(name: str) -> Verdict:
     if name == _DONE:
         return DELIVERED
+    rule = rule_of(name)
     if rule.action in ("alone", "reject"):
         return Verdict("rejected", code=rule.code)
     return Verdict("retry", code=name.lower().strip("_"))

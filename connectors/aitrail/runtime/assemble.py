@@ -95,6 +95,23 @@ DRAIN_SECONDS = 10.0
 
 
 @contextmanager
+def _tuned_collector() -> Iterator[None]:
+    """Let the garbage collector look less often: records are Structs without cycles, freed by their counts.
+
+    What the imports made is not looked at while the block runs. After it everything is as it was: types that the last
+    collection at exit may not see make DuckDB's binding complain about leaks on stderr, page after page.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+@contextmanager
 def open_runtime(config: Config, clock: Clock | None = None) -> Iterator[Runtime]:
     """Open the store for writing and put the parts together; gives everything back at the end.
 
@@ -104,8 +121,11 @@ def open_runtime(config: Config, clock: Clock | None = None) -> Iterator[Runtime
         StoreError: another writer holds the store.
         ConfigError: a setting is wrong.
     """
-    clock = clock or SystemClock()
-    _tune_collector()
+    with _tuned_collector():
+        yield from _open(config, clock or SystemClock())
+
+
+def _open(config: Config, clock: Clock) -> Iterator[Runtime]:
     store = config.resolve(config.store.dir)
     people = load_directory(config.resolve(config.directory.file)) if config.directory.file else Directory()
     spool = Spool.open(store, clock)
@@ -135,23 +155,12 @@ def open_runtime(config: Config, clock: Clock | None = None) -> Iterator[Runtime
                 sealer.close()
     finally:
         spool.close()
-        # DuckDB's binding complains on stderr about types that the last collection at exit may not see.
-        gc.unfreeze()
 
 
 @lru_cache(maxsize=1)
 def _classifier() -> DefaultClassifier:
     """One per process: compiling its patterns takes a moment, and it keeps no state between calls."""
     return DefaultClassifier()
-
-
-def _tune_collector() -> None:
-    """Let the garbage collector look less often: records are Structs without cycles, freed by their counts.
-
-    What the imports made stays for good, so it is not looked at again at all.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def mode_of(config: Config) -> Callable[[str], ContentMode]:

@@ -99,7 +99,11 @@ def replay(store: Path, ids: list[str], config: Config | None = None) -> Totals:
     config = config or Config(store=StoreConfig(dir=str(store)))
     totals = Totals()
     with open_runtime(config) as runtime:
-        letters = [letter for letter in map(runtime.spool.deadletter, ids) if letter is not None]
+        found = [letter for letter in map(runtime.spool.deadletter, ids) if letter is not None]
+        # What a destination refused is an event already: it goes back to that destination.
+        refused = [letter.id for letter in found if letter.stage == "deliver"]
+        totals.new += runtime.spool.requeue(refused)
+        letters = [letter for letter in found if letter.stage != "deliver"]
         for name in {letter.source for letter in letters}:
             mine = [letter for letter in letters if letter.source == name]
             settings = config.sources.get(name, SourceConfig(paths=tuple({letter.origin for letter in mine})))

@@ -9,30 +9,42 @@ import structlog
 from msgspec import Struct, field
 
 from aitrail.config import Config
-from aitrail.errors import AuthError, TransientError
+from aitrail.errors import AitrailError, AuthError, TransientError
 from aitrail.pipeline import Pipeline, Totals
-from aitrail.ports import Budget
+from aitrail.ports import Budget, Source
 from aitrail.runtime.assemble import Runtime, open_runtime
-from aitrail.runtime.collect import add, tidy
+from aitrail.runtime.collect import add, deliver, tidy
 
 # How long parts of one event may wait for their siblings before they are emitted without them.
 JOIN_SECONDS = 900.0
-# One turn of one source: short enough that a stop is prompt and that no source starves the others.
-TURN = Budget(records=50_000, seconds=5.0)
+# One turn of one source: short enough that no source starves the others, long enough that a packed file, which can
+# only be entered at its start, is not unpacked again and again.
+TURN = Budget(records=1_000_000, seconds=30.0)
 _LONGEST_PAUSE = 300.0
 # Small segments are merged and retention is applied this often, so that reports stay fast.
 TIDY_SECONDS = 600.0
 
 
 class _Turn(Struct):
-    """One source's pipeline, when it is due, and how often it failed in a row."""
+    """One source's pipeline, when it is due, how often it failed in a row, and what was told about it last."""
 
     name: str
+    source: Source
     pipeline: Pipeline
     interval: float
     due: float = 0.0
     failures: int = 0
+    error: AitrailError | None = None
+    notes: frozenset[str] = frozenset()
     totals: Totals = field(default_factory=Totals)
+
+
+class _Stopped(Exception):  # noqa: N818  (no error: it leaves the pipeline between two commits)
+    """The stop came in the middle of a turn; ``totals`` is what the turn has committed."""
+
+    def __init__(self, totals: Totals) -> None:
+        super().__init__()
+        self.totals = totals
 
 
 class Stop:
@@ -62,11 +74,12 @@ def run(
 
     Raises:
         ConfigError, StoreError: the set-up is wrong; nothing was read.
+        TransientError, AuthError: with ``once``, a source or the store failed; what was committed stays.
     """
     log = structlog.get_logger("aitrail.run")
     totals = Totals()
     with open_runtime(config) as runtime:
-        turns = [_turn(runtime, name) for name in config.sources]
+        turns = [_turn(runtime, name, stop) for name in config.sources]
         started = runtime.spool.begin_run("run")
         next_tidy = runtime.clock.monotonic() + TIDY_SECONDS
         while not stop.event.is_set():
@@ -87,13 +100,29 @@ def run(
         runtime.courier.drain()
         runtime.spool.end_run(started, {"new": totals.new, "records": totals.records})
         tidy(runtime)
+        if once:
+            _fail(turns)
+            deliver(runtime)
     return totals
 
 
-def _turn(runtime: Runtime, name: str) -> _Turn:
+def _fail(turns: list[_Turn]) -> None:
+    """Raise what made a source fail: nobody comes back to it when there is no next turn."""
+    for turn in turns:
+        if turn.error is not None:
+            raise turn.error
+
+
+def _turn(runtime: Runtime, name: str, stop: Stop) -> _Turn:
     source = runtime.source(name)
-    pipeline = runtime.pipeline(name, source, lambda totals: _ship(runtime))
-    return _Turn(name, pipeline, runtime.config.sources[name].interval)
+
+    def committed(totals: Totals) -> None:
+        _ship(runtime)
+        if stop.event.is_set():
+            raise _Stopped(totals)
+
+    pipeline = runtime.pipeline(name, source, committed)
+    return _Turn(name, source, pipeline, runtime.config.sources[name].interval)
 
 
 def _ship(runtime: Runtime) -> None:
@@ -110,19 +139,29 @@ def _take(
     once: bool,
     after: Callable[[str, Totals], None] | None,
 ) -> None:
+    """Give one source its turn."""
+    began = runtime.clock.monotonic()
     try:
         done = turn.pipeline.run(Budget() if once else TURN, flush_older_than=None if once else JOIN_SECONDS)
+    except _Stopped as stopped:
+        done = stopped.totals
     except (TransientError, AuthError) as error:
+        turn.error = error
         turn.failures += 1
         pause = min(_LONGEST_PAUSE, turn.interval * 2**turn.failures)
         turn.due = runtime.clock.monotonic() + pause
         log.warning("source failed", source=turn.name, error=str(error), retry_seconds=round(pause, 1))
         return
-    turn.failures = 0
-    # More is waiting when the budget ended the turn: come back at once.
-    more = not once and done.records >= TURN.records
-    turn.due = runtime.clock.monotonic() + (0.0 if more else turn.interval)
+    turn.failures, turn.error = 0, None
+    # More may be waiting when the budget ended the turn: come back at once.
+    ended = runtime.clock.monotonic()
+    more = done.records >= TURN.records or (done.records > 0 and ended - began >= TURN.seconds)
+    turn.due = ended + (0.0 if more else turn.interval)
     add(turn.totals, done)
+    notes = frozenset(getattr(turn.source, "notes", ()))
+    for note in sorted(notes - turn.notes):
+        log.warning("not read", source=turn.name, note=note)
+    turn.notes = notes
     if done.records:
         log.info(
             "source read", source=turn.name, records=done.records, new=done.new, rejected=sum(done.rejected.values())

@@ -19,6 +19,10 @@ HEAD_BYTES = 1_024
 SETTLE_SECONDS = 5.0
 """A file changed less than this long ago may still be written: its torn end is not called an error yet."""
 
+OPEN_LINE_SECONDS = 86_400.0
+"""A writer with a buffer may stop in the middle of a line for long: a day later the line is called torn. If its rest
+still comes, it is read all the same."""
+
 
 class Caps(msgspec.Struct, frozen=True):
     """Bounds against hostile or broken input.

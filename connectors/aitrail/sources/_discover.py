@@ -30,6 +30,9 @@ _CATEGORY = re.compile(r"insights-logs-", re.IGNORECASE)
 _YEAR = re.compile(r"y=\d{4}\Z", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
 
+_STORE = "aitrail.db"
+"""A directory that holds this is a store: `aitrail collect .` must not read what it writes, nor the keys in it."""
+
 _READ = "give this user permission to read it"
 Note = Callable[[str, str], None]
 """Is told (what was left out and why, how to fix it); the second is empty when nothing is wrong."""
@@ -176,6 +179,9 @@ class Discovery:
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
+                    if entry.name == _STORE:
+                        self._note(f"{directory}: an aitrail store; what is in it is not read", "")
+                        return [], []
                     if entry.name.startswith("."):
                         hidden += 1
                     elif entry.is_symlink() and not self._follow:

@@ -10,7 +10,7 @@ from aitrail.clock import Clock
 from aitrail.errors import CorruptInputError
 from aitrail.ports import Budget, RawBatch, RawRecord
 from aitrail.sources import _cursor
-from aitrail.sources._caps import BATCH_BYTES, BATCH_RECORDS, SETTLE_SECONDS, Caps
+from aitrail.sources._caps import BATCH_BYTES, BATCH_RECORDS, OPEN_LINE_SECONDS, SETTLE_SECONDS, Caps
 from aitrail.sources._cursor import Cursor
 from aitrail.sources._framing import Framer, Run, Tail
 from aitrail.sources._inflate import Stored, Text, detect, open_text, refused, skip
@@ -155,17 +155,19 @@ class Reading:
         opened, batcher, framer = self._opened, self._batcher, self._framer
         batcher.offset, batcher.skip = framer.resume()
         place = tail.position if tail.kind else self._text.offset
-        fault = self._fault or ("record_torn" if tail.kind == "document" else "")
-        waits = growing and fault in ("record_torn", "gzip_truncated")
-        if waits:
+        fault = self._fault or ("record_torn" if tail.kind else "")
+        open_line = fault == "record_torn" and tail.kind == "line" and self._age() < OPEN_LINE_SECONDS
+        waits = open_line or (growing and fault in ("record_torn", "gzip_truncated"))
+        if open_line:
+            self._note(
+                f"{opened.path}: the last line (at offset {place}, {tail.length} bytes) has no end yet; it waits"
+            )
+            fault = ""
+        elif waits:
             self._note(f"{opened.path}: not complete yet at offset {place}; the rest is read when it is there")
             fault = ""
         elif fault and (fault, place) != (opened.fault, opened.fault_at):
             batcher.records.append(RawRecord(b"", place, framer.index, max(place, self._text.offset), fault))
-        elif tail.kind == "line":
-            self._note(
-                f"{opened.path}: the last line (at offset {place}, {tail.length} bytes) has no end yet; it waits"
-            )
         batch = self._batch(done=not waits, fault=fault, fault_at=place if fault else -1)
         batch.settled = True
         return batch
@@ -182,8 +184,12 @@ class Reading:
 
     def _growing(self) -> bool:
         status = os.fstat(self._opened.fd)
-        recent = abs(self._clock.now() - status.st_mtime) < SETTLE_SECONDS
+        recent = self._age() < SETTLE_SECONDS
         return recent or status.st_size != self._opened.status.st_size
+
+    def _age(self) -> float:
+        """Seconds since the file changed (in either direction: clocks differ)."""
+        return abs(self._clock.now() - os.fstat(self._opened.fd).st_mtime)
 
     def _batch(self, *, done: bool = False, fault: str = "", fault_at: int = -1) -> RawBatch:
         """Close the batch; its cursor goes on where the batcher is."""

@@ -134,7 +134,7 @@ class FileSource:
         compare what comes back (event id or hash) with what is known. None when there is nothing like a record.
         """
         try:
-            fd = os.open(_restored(origin), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(restored(origin), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError):
             return None
         try:
@@ -273,8 +273,8 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in _cursor.readable(text))
 
 
-def _restored(origin: str) -> str:
-    """Go back from ``_cursor.readable`` when no file has the readable name itself."""
+def restored(origin: str) -> str:
+    """Give the path of a record's origin: back from ``_cursor.readable`` when no file has the readable name itself."""
     if "\\x" not in origin or os.path.lexists(origin):
         return origin
     raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), origin.encode())

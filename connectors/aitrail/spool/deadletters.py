@@ -85,8 +85,8 @@ def refused(event: EncodedEvent, source: str, destination: str, code: str, now: 
     """
     try:
         made = _origin(event.body)
-    except msgspec.MsgspecError:
-        made = _Origin()
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        made = _Origin()  # a body that no parser reads has no place to tell; it is kept all the same
     origin, _, place = made.source_ref.rpartition("#")
     numbers = dict(part.partition("=")[::2] for part in place.split("&"))
     position, index = (_number(numbers.get(name, "")) for name in ("offset", "record"))

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from aitrail.clock import Clock
+from aitrail.clock import Clock, iso_ms
 from aitrail.errors import StoreError
 from aitrail.ports import Ack, Cursors, EncodedEvent
 from aitrail.spool import deadletters
@@ -185,7 +185,7 @@ class Spool:
             letter = self.deadletter(one)
             if letter is None or letter.resolved is not None or letter.stage != "deliver" or letter.raw is None:
                 continue
-            event = EncodedEvent(letter.event_id, _time_of(letter.raw), letter.raw)
+            event = EncodedEvent(letter.event_id, _time_of(letter.raw, letter.first_seen), letter.raw)
             with self.database.exclusive():
                 with self.database.transaction() as db:
                     place = outbox.put(db, letter.source, (letter.destination,), [event], first_seq=0, now=now)
@@ -282,6 +282,9 @@ def _note(db: Any, intake: Intake, now: float) -> int:
     return deadletters.add(db, intake.dead)
 
 
-def _time_of(body: bytes) -> str:
-    """Read the timestamp of an encoded event."""
-    return str(msgspec.json.decode(_timestamp(body)["timestamp"]))
+def _time_of(body: bytes, otherwise: float) -> str:
+    """Read the timestamp of an encoded event; one that cannot be read has the time ``otherwise``."""
+    try:
+        return str(msgspec.json.decode(_timestamp(body)["timestamp"]))
+    except (msgspec.MsgspecError, RecursionError, KeyError, ValueError):
+        return iso_ms(otherwise)

@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from aitrail import __version__
 from aitrail.clock import Clock, iso_ms
-from aitrail.errors import AitrailError, StoreError, TransientError
+from aitrail.errors import StoreError
 from aitrail.store import catalog, migrations
+from aitrail.store.faults import translated
 from aitrail.store.identity import Identity
 
 DATABASE_NAME = "aitrail.db"
@@ -33,65 +34,6 @@ _CACHE_KIB = 16_000
 # 4,000 pages of 4 kB: pages that several transactions touch are written back once.
 _CHECKPOINT_PAGES = 4_000
 _BUSY_SECONDS = 10.0
-
-# SQLite's primary result codes (sqlite.org/rescode.html) and what they mean for the flow.
-_TRANSIENT_CODES = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "free space on that file system; nothing was lost"),
-    sqlite3.SQLITE_IOERR: (
-        "reading or writing failed",
-        "check the file system (space, quota, mount); nothing was lost",
-    ),
-    sqlite3.SQLITE_BUSY: ("it is busy", "another process holds a lock on it; this is tried again"),
-    sqlite3.SQLITE_LOCKED: ("it is locked", "another connection holds a lock on it; this is tried again"),
-}
-_FATAL_CODES = {
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", "restore it from a backup, or collect again into a new directory"),
-    sqlite3.SQLITE_NOTADB: ("it is not a SQLite database", "restore it from a backup, or name another directory"),
-    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "check that the directory exists and that you may write to it"),
-    sqlite3.SQLITE_READONLY: ("it is read-only", "check the owner and the permissions of the directory"),
-    sqlite3.SQLITE_PERM: ("access is refused", "check the owner and the permissions of the directory"),
-    sqlite3.SQLITE_AUTH: ("access is refused", "check the owner and the permissions of the directory"),
-}
-
-
-def explain_sqlite(error: sqlite3.Error, path: Path) -> AitrailError | None:
-    """Translate an SQLite error into the error tree; None when it is a bug of aitrail."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return None
-    primary = code & 0xFF
-    if primary in _TRANSIENT_CODES:
-        what, hint = _TRANSIENT_CODES[primary]
-        return TransientError(f"{path}: {what} ({error.sqlite_errorname})", hint=hint)
-    if primary in _FATAL_CODES:
-        what, hint = _FATAL_CODES[primary]
-        return StoreError(f"{path}: {what} ({error.sqlite_errorname})", hint=hint)
-    return None
-
-
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise SQLite and file system errors of the block as ``TransientError`` or ``StoreError``."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        known = explain_sqlite(error, path)
-        if known is None:
-            raise
-        raise known from error
-    except PermissionError as error:
-        raise StoreError(
-            f"{error.filename or path}: access is refused", hint="check the owner and the permissions of the directory"
-        ) from error
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{error.filename or path}: the file is missing", hint="restore the directory from a backup"
-        ) from error
-    except OSError as error:
-        raise TransientError(
-            f"{error.filename or path}: {os.strerror(error.errno or 0)}",
-            hint="check the file system (space, quota, mount); nothing was lost",
-        ) from error
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -141,7 +83,7 @@ class Database:
     @classmethod
     def _open_writer(cls, directory: Path, clock: Clock) -> "Database":
         """Take the lock, then create or migrate, then clear what a crash left behind."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(directory)
         lock = FileLock(str(directory / LOCK_NAME), timeout=0, thread_local=False, mode=0o600)
         try:
             lock.acquire()
@@ -258,6 +200,17 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(f"{directory}: a file is in the way", hint="name another directory for the store") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise StoreError(
+            f"{directory}: the directory cannot be made", hint="name one in a place where this user may write"
+        ) from error
 
 
 def _create(path: Path, now: float) -> None:

@@ -74,7 +74,7 @@ class Identity:
                 key
                 for (key,) in connection.execute(
                     f"SELECT t.event_id FROM temp.slot s CROSS JOIN {self._table} t "
-                    "ON t.event_id = substr(?1, s.n * 16 + 1, 16) WHERE s.n < ?2",
+                    "ON t.event_id = substr(?, s.n * 16 + 1, 16) WHERE s.n < ?",
                     (b"".join(part), len(part)),
                 )
             )
@@ -96,7 +96,7 @@ class Identity:
         removed = sum(
             connection.execute(
                 f"DELETE FROM {self._table} WHERE event_id IN "
-                "(SELECT substr(?1, n * 16 + 1, 16) FROM temp.slot WHERE n < ?2)",
+                "(SELECT substr(?, n * 16 + 1, 16) FROM temp.slot WHERE n < ?)",
                 (b"".join(part), len(part)),
             ).rowcount
             for part in _chunks(sorted(set(keys)))
@@ -107,8 +107,8 @@ class Identity:
         """Put all of ``keys``, the tail among them, into the tree in its order, and empty the tail on disk."""
         for part in _chunks(sorted(keys)):
             connection.execute(
-                f"INSERT OR IGNORE INTO {self._table} SELECT substr(?1, n * 16 + 1, 16) FROM temp.slot "
-                "WHERE n < ?2 ORDER BY n",
+                f"INSERT OR IGNORE INTO {self._table} SELECT substr(?, n * 16 + 1, 16) FROM temp.slot "
+                "WHERE n < ? ORDER BY n",
                 (b"".join(part), len(part)),
             )
         connection.execute(f"DELETE FROM {self._table}_tail")

@@ -121,6 +121,8 @@ def compact(
             segments = catalog.listing(db)
         for group in _groups(segments, target_bytes):
             merged, dropped = _merge(database, writer, group)
+            if merged is None:
+                continue
             days.add(group[0].day)
             totals = Compacted(
                 len(days),
@@ -157,8 +159,11 @@ def _worthwhile(group: Sequence[Segment]) -> bool:
     return len(group) > 1 or any(one.columns != columns.COLUMNS_ID for one in group)
 
 
-def _merge(database: Database, writer: SegmentWriter, group: Sequence[Segment]) -> tuple[Segment, int]:
-    """Write one segment with the rows of ``group`` and swap it in; give it and how many rows were doubles."""
+def _merge(database: Database, writer: SegmentWriter, group: Sequence[Segment]) -> tuple[Segment | None, int]:
+    """Write one segment with the rows of ``group`` and swap it in; give it and how many rows were doubles.
+
+    Gives None when the group changed meanwhile; the store is then as if nothing had been merged.
+    """
     files = [str(database.segments / one.path) for one in group]
     source = scan(files, union=len({one.columns for one in group}) > 1)
     staged = writer.staging() / f"{writer.new_name()}.parquet"
@@ -185,8 +190,15 @@ def _merge(database: Database, writer: SegmentWriter, group: Sequence[Segment]) 
         staged.unlink(missing_ok=True)
     now = database.clock.now()
     with database.transaction() as db:
-        catalog.retire(db, group, now)
-        catalog.add(db, [merged], now)
+        # Retention may have dropped some of them meanwhile: then what was merged must not bring them back.
+        still = {one.path for one in catalog.listing(db)}
+        whole = all(one.path in still for one in group)
+        if whole:
+            catalog.retire(db, group, now)
+            catalog.add(db, [merged], now)
+    if not whole:
+        writer.discard([merged])
+        return None, 0
     return merged, rows - distinct
 
 

@@ -142,8 +142,8 @@ class TcpServer:
     def _start(self, target: Callable[[socket.socket], None], argument: socket.socket) -> None:
         thread = threading.Thread(target=target, args=(argument,), daemon=True)
         with self._lock:
+            thread.start()  # inside the lock: close() must not join a thread that was never started
             self._threads = {one for one in self._threads if one.is_alive()} | {thread}
-        thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
         while not self.stopping.is_set():

@@ -1,7 +1,7 @@
 """A lake directory as a peer: what a query engine finds there is what was received.
 
-DuckDB reads the files as any engine would, knowing nothing of the writer; OCSF is turned back into the event's fields by
-the catalog, so that the suite can compare values.
+DuckDB reads the files as any engine would, knowing nothing of the writer; OCSF is turned back into the event's fields
+by the catalog, so that the suite can compare values.
 """
 
 import contextlib

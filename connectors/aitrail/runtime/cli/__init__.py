@@ -77,6 +77,18 @@ class LazyGroup(click.Group):
                 raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
             raise
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader of our output that goes away (``aitrail query ... | head``) is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            pass
+        except SystemExit as leaving:  # what rich makes of it
+            if not isinstance(leaving.__context__, BrokenPipeError):
+                raise
+        _drop_output()
+        return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their lines from the table."""
         del ctx
@@ -104,8 +116,10 @@ def cli(verbose: int) -> None:
 
 def main() -> None:
     """Run the command; turns every expected error into one clear message and its exit code."""
+    _open_closed_streams()
     try:
         result: Any = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:
@@ -117,15 +131,33 @@ def main() -> None:
     except AitrailError as error:
         show_error(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away (`aitrail query ... | head`): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # at the last flush
+        _drop_output()
         sys.exit(0)
+    except OSError as error:
+        _drop_output()
+        place = f"{error.filename}: " if error.filename else ""
+        show_error(AitrailError(f"cannot go on: {place}{error.strerror or type(error).__name__}"))
+        sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started with closed streams (``>&-``) something to write to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (open until exit)
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's last flush does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_error(error: AitrailError) -> None:
     """Print what is wrong and how to fix it, to stderr."""
-    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+    from aitrail.runtime.cli.render import clean  # noqa: PLC0415  (rare path)
+
+    click.echo(click.style("error: ", fg="red", bold=True) + clean(str(error)), err=True)
     if error.hint:
-        click.echo(click.style("  fix: ", fg="green") + error.hint, err=True)
+        click.echo(click.style("  fix: ", fg="green") + clean(error.hint), err=True)

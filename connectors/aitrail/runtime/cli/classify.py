@@ -18,22 +18,27 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _patterns_option = click.option("--patterns", type=_FOLDER, help="Folder with pattern files of your own.")
 _engine_option = click.option(
-    "--engine", type=click.Choice(["auto", "hyperscan", "re2"]), default="auto", show_default=True, help="Matching engine."
+    "--engine",
+    type=click.Choice(["auto", "hyperscan", "re2"]),
+    default="auto",
+    show_default=True,
+    help="Matching engine.",
 )
 
 
-@click.group()
-def classify() -> None:
-    """Measure, check and calibrate the detection of prompt injection and leaks.
+EPILOG = """\b
+Examples:
+  aitrail classify evaluate labelled.jsonl
+  aitrail classify evaluate labelled.jsonl --format json
+  aitrail classify lint --patterns my-patterns
+  aitrail classify test
+  aitrail classify calibrate traffic.jsonl --per-day 200000 --suspicious 400 --high 20
+"""
 
-    \b
-    Examples:
-      aitrail classify evaluate labelled.jsonl
-      aitrail classify evaluate labelled.jsonl --format json --by-source
-      aitrail classify lint --patterns my-patterns
-      aitrail classify test
-      aitrail classify calibrate traffic.jsonl --per-day 200000 --suspicious 400 --high 20
-    """
+
+@click.group(epilog=EPILOG)
+def classify() -> None:
+    """Measure, check and calibrate the detection of prompt injection and leaks."""
 
 
 def _classifier(patterns: Path | None, engine: str, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> DefaultClassifier:
@@ -53,7 +58,8 @@ def evaluate(
 ) -> None:
     """Measure on a labelled FILE: one JSON object a line with text, label, kind and optionally role and source.
 
-    Kinds that begin with secret, pii, leak or financial are judged by whether a leak was found, all others by the tiers of
+    Kinds that begin with secret, pii, leak or financial are judged by whether a leak was found, all others by the
+    tiers of
     injection; the table shows both for every kind.
     """
     report = evaluation.evaluate(file, _classifier(patterns, engine, Thresholds(suspicious, high)))
@@ -66,11 +72,15 @@ def evaluate(
 
 
 def _kinds_table(kinds: list[evaluation.KindReport], *, by_source: bool) -> Table:
-    table = Table("kind", *(["source"] if by_source else []), "label", "rows", "suspicious %", "high %", "leaks %", "judged by")
+    table = Table(
+        "kind", *(["source"] if by_source else []), "label", "rows", "suspicious %", "high %", "leaks %", "judged by"
+    )
     for kind in kinds:
         source = [kind.source] if by_source else []
         figures = [f"{kind.suspicious:.1f}", f"{kind.high:.1f}", f"{kind.leaks:.1f}"]
-        table.add_row(kind.kind or "-", *source, "attack" if kind.label else "harmless", str(kind.rows), *figures, kind.measure)
+        table.add_row(
+            kind.kind or "-", *source, "attack" if kind.label else "harmless", str(kind.rows), *figures, kind.measure
+        )
     return table
 
 
@@ -104,7 +114,9 @@ def _show(problems: list[linting.Problem], good: str) -> None:
 
 @classify.command()
 @_patterns_option
-@click.option("--copy-to", type=click.Path(file_okay=False, path_type=Path), help="Copy the shipped files here to edit them.")
+@click.option(
+    "--copy-to", type=click.Path(file_okay=False, path_type=Path), help="Copy the shipped files here to edit them."
+)
 def lint(patterns: Path | None, copy_to: Path | None) -> None:
     """Check pattern files: shape, dialect, weights, taxonomy."""
     if copy_to is not None:
@@ -118,7 +130,7 @@ def lint(patterns: Path | None, copy_to: Path | None) -> None:
 @_engine_option
 def test(patterns: Path | None, engine: str) -> None:
     """Run the must-hit and must-not-hit lines of the pattern files."""
-    _show(linting.test(patterns, engine), "all examples behave as they say")
+    _show(linting.run_examples(patterns, engine), "all examples behave as they say")
 
 
 @classify.command()
@@ -137,7 +149,13 @@ def calibrate(file: Path, per_day: float, suspicious: float, high: float, patter
         if verdict.injection_score is not None:
             scores.append(verdict.injection_score)
     result = calibration.calibrate(scores, per_day=per_day, suspicious_budget=suspicious, high_budget=high)
-    click.echo(f"suspicious = {result.thresholds.suspicious}   # {result.suspicious_share} % of texts, {result.suspicious_per_day} a day")
-    click.echo(f"high = {result.thresholds.high}   # {result.high_share} % of texts, {result.high_per_day} a day")
+    rows = (
+        ("suspicious", result.thresholds.suspicious, result.suspicious_share, result.suspicious_per_day),
+        ("high", result.thresholds.high, result.high_share, result.high_per_day),
+    )
+    for name, threshold, share, count in rows:
+        click.echo(f"{name} = {threshold}   # {share} % of texts, {count} a day")
     for tier in result.limited:
-        click.echo(f"the budget for {tier} could not be met exactly: its threshold is at the end of its range", err=True)
+        click.echo(
+            f"the budget for {tier} could not be met exactly: its threshold is at the end of its range", err=True
+        )

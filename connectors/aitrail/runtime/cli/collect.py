@@ -1,18 +1,23 @@
 """``aitrail collect``: read files into the store, once."""
 
+import glob
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.text import Text
 
 from aitrail.clock import SystemClock
+from aitrail.config import check_name
 from aitrail.errors import ConfigError
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.pipeline import Totals
 from aitrail.runtime.cli.options import content_option, store_option
 from aitrail.runtime.cli.progress import progress_bar
+from aitrail.runtime.cli.render import clean, console
 from aitrail.runtime.cli.summary import as_json, print_summary
 from aitrail.runtime.collect import collect as collect_once
 from aitrail.runtime.collect import one_off
@@ -68,6 +73,12 @@ def collect(
     quiet: bool,
 ) -> int:
     """Read AI access records from PATHS (files, directories, globs, - for standard input) into the store."""
+    wrong = check_name(tenant)
+    if wrong:
+        raise ConfigError(f"the name {clean(tenant)!r} is not allowed", where="--tenant", hint=wrong)
+    missing = _missing(paths)
+    if len(missing) == len(paths):
+        raise ConfigError(_nothing(missing), hint="name a file, a directory or a quoted glob")
     config = one_off(paths, store, content=content, tenant=tenant, record_type=record_type or "", people=people)
     started = time.monotonic()
     if dry_run:
@@ -80,16 +91,17 @@ def collect(
     if json_out:
         click.echo(as_json(totals, notes, seconds))
     elif not quiet:
-        console = Console(stderr=not sys.stdout.isatty())
+        screen = console(stderr=not sys.stdout.isatty())
         if dry_run:
-            console.print("[bold]dry run[/]: nothing was written", highlight=False)
+            screen.print(Text.assemble(("dry run", "bold"), ": nothing was written"))
             for name, count in totals.by_type.most_common():
-                console.print(f"  {count:>10,}  {name}", highlight=False)
-        print_summary(console, totals, notes, seconds)
+                screen.print(Text(f"  {count:>10,}  {name}"))
+        print_summary(screen, totals, notes, seconds)
         if totals.new and not dry_run:
-            console.print(f"next: [bold]aitrail report --store {store}[/]", highlight=False, soft_wrap=True)
-    if totals.objects == 0 and totals.records == 0 and totals.new == 0 and not notes and _nothing_there(paths):
-        raise ConfigError(f"nothing to read in {' '.join(paths)}", hint="name a file, a directory or a quoted glob")
+            again = f"aitrail report --store {shlex.quote(clean(str(store)))}"
+            screen.print(Text.assemble("next: ", (again, "bold")), soft_wrap=True)
+    if missing:
+        raise ConfigError(f"{_nothing(missing)}; the rest is read", hint="correct the path, or leave it out")
     return 1 if strict and totals.rejected else 0
 
 
@@ -99,8 +111,18 @@ def _look(paths: tuple[str, ...], tenant: str, record_type: str) -> tuple[Totals
     return totals, list(source.notes)
 
 
-def _nothing_there(paths: tuple[str, ...]) -> bool:
-    return not any(path == "-" or Path(path).exists() for path in paths)
+def _missing(paths: tuple[str, ...]) -> list[str]:
+    """The paths that name nothing; an empty one (an unset variable) must not mean this directory."""
+    return [path for path in paths if path != "-" and not (path and _there(path))]
+
+
+def _there(path: str) -> bool:
+    place = os.path.expanduser(path)  # noqa: PTH111  (as the file source does it)
+    return os.path.lexists(place) or next(glob.iglob(place, recursive=True), None) is not None  # noqa: PTH207
+
+
+def _nothing(missing: list[str]) -> str:
+    return f"nothing there to read: {', '.join(clean(path) or repr(path) for path in missing)}"
 
 
 dry_run_of = dry_run

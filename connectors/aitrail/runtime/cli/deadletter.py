@@ -55,7 +55,14 @@ def _selection(function: Any) -> Any:
 @_selection
 @click.option("--settled", is_flag=True, help="Also those that a replay has settled.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most this many.")
-@click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 def list_(store: Path, *, code: str, source: str, settled: bool, limit: int, kind: str) -> None:
     """List dead letters, newest first, and count them by reason."""
 
@@ -87,7 +94,14 @@ def list_(store: Path, *, code: str, source: str, settled: bool, limit: int, kin
 @deadletter.command(epilog=EPILOG)
 @click.argument("letter")
 @store_option
-@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 def show(letter: str, store: Path, kind: str) -> None:
     """Show one dead letter: reason, place, how to look at it.
 

@@ -5,13 +5,17 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from aitrail.config import Config, DirectoryConfig, SourceConfig, StoreConfig
 from aitrail.demo.writer import DAY, EVENTS, Manifest, Profile, generate
 from aitrail.errors import ConfigError
 from aitrail.runtime.cli.progress import progress_bar
 from aitrail.runtime.cli.reading import read
+from aitrail.runtime.cli.render import clean
+from aitrail.runtime.cli.render import console as make_console
 from aitrail.runtime.cli.report import print_report
 from aitrail.runtime.cli.report_layout import make_report
 from aitrail.runtime.cli.summary import print_summary
@@ -54,28 +58,49 @@ _QUERY = "select event_id, user_id, model, prompt_text from events where injecti
 )
 def demo(folder: Path, out: Path | None, events: int, seed: int, day: str, profile: Profile) -> None:
     """See aitrail work on one day of an invented company: 60 people, two clouds, three gateways, some incidents."""
-    console = Console()
+    console = make_console()
     if out is not None:
         made = _write(console, out, events, seed, day, profile)
         count = sum(made.records.values())
-        console.print(
-            f"wrote {count:,} records in {made.files:,} files to {made.logs}", highlight=False, soft_wrap=True
-        )
-        console.print(f"next: [bold]aitrail collect {made.logs}[/]", highlight=False, soft_wrap=True)
+        where = clean(str(made.logs))
+        console.print(Text(f"wrote {count:,} records in {made.files:,} files to {where}"), soft_wrap=True)
+        again = f"aitrail collect {shlex.quote(where)}"
+        console.print(Text.assemble("next: ", (again, "bold")), soft_wrap=True)
         return
+    _refuse_mixture(folder, seed, day)
     made = _write(console, folder, events, seed, day, "day")
-    console.print(f"[bold]1.[/] wrote one day of logs in their real formats to {made.logs}:", highlight=False)
+    _say(console, "1.", f" wrote one day of logs in their real formats to {clean(str(made.logs))}:")
     for name, count in made.records.items():
-        console.print(f"   {count:>7,}  {name}", highlight=False)
+        console.print(Text(f"   {count:>7,}  {name}"))
     started = time.monotonic()
     with progress_bar(quiet=False) as callbacks:
         outcome = collect(_config(folder), callbacks)
-    console.print("\n[bold]2.[/] collected them, as `aitrail collect` would yours:", highlight=False)
-    print_summary(console, outcome.totals, outcome.notes, time.monotonic() - started)
-    console.print("\n[bold]3.[/] what happened that day:\n", highlight=False)
+    _say(console, "\n2.", " collected them, as `aitrail collect` would yours:")
+    # The notes would say that a second demo wrote the same files again: true, and of no interest here.
+    print_summary(console, outcome.totals, [], time.monotonic() - started)
+    _say(console, "\n3.", " what happened that day:\n")
     store = folder / "store"
     print_report(console, read(store, lambda connection: make_report(connection, Filters(), _ROWS)))
     _close(console, store, made)
+
+
+def _refuse_mixture(folder: Path, seed: int, day: str) -> None:
+    """A store that holds another demo would report two days as one."""
+    if not (folder / "store" / "aitrail.db").exists():
+        return
+    try:
+        before = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError):
+        return
+    if (before.seed, before.days[-1:]) != (seed, [day]):
+        raise ConfigError(
+            f"{folder} holds the demo of another day (--seed {before.seed} --date {' '.join(before.days[-1:])})",
+            hint="name another directory with --dir, or delete that one",
+        )
+
+
+def _say(console: Console, head: str, text: str = "") -> None:
+    console.print(Text.assemble((head, "bold"), text), soft_wrap=True)
 
 
 def _write(console: Console, out: Path, events: int, seed: int, day: str, profile: Profile) -> Manifest:
@@ -104,10 +129,10 @@ def _config(folder: Path) -> Config:
 
 
 def _close(console: Console, store: Path, made: Manifest) -> None:
-    console.print("\n[bold]Hidden in that day[/] (what the report should have made you look at):", highlight=False)
+    _say(console, "\nHidden in that day", " (what the report should have made you look at):")
     for incident in made.incidents:
-        console.print(f"  - {incident.title}: {incident.story}", markup=False, highlight=False, soft_wrap=True)
-    console.print("\n[bold]Try next[/]", highlight=False)
+        console.print(Text(f"  - {incident.title}: {incident.story}"), soft_wrap=True)
+    _say(console, "\nTry next")
     where = shlex.quote(str(store))
     for line in (
         f"aitrail report --store {where} --format html --out day.html",
@@ -115,4 +140,4 @@ def _close(console: Console, store: Path, made: Manifest) -> None:
         f"aitrail explain --store {where} EVENT_ID",
         "aitrail collect YOUR_LOGS && aitrail report",
     ):
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"  {line}"), soft_wrap=True)

@@ -48,7 +48,14 @@ _AROUND = 60
 @store_option
 @click.option("--raw", is_flag=True, help="Read the raw record again and show it, masked by the content mode.")
 @click.option("--full", is_flag=True, help="Do not cut long texts.")
-@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 def explain(event_id: str, store: Path, raw: bool, full: bool, kind: str) -> None:
     """Explain one event: all its fields, the evidence for its verdicts, and where it came from."""
     prefix = event_id.strip().lower()

@@ -7,7 +7,8 @@ import click
 from aitrail.errors import ConfigError
 from aitrail.privacy.keys import KeyRing
 from aitrail.privacy.sealing import Sealer
-from aitrail.runtime.cli.options import existing_store, store_option
+from aitrail.runtime.cli.options import confirmed, existing_store, store_option
+from aitrail.runtime.cli.render import clean
 from aitrail.secrets import Secrets
 
 EPILOG = """\b
@@ -40,7 +41,7 @@ def erase(tenant: str, user_id: str, store: Path, yes: bool) -> None:
     """Delete the key under which the content of USER_ID of TENANT is sealed. Cannot be undone."""
     directory = existing_store(store) / "keys"
     if not yes:
-        click.confirm(f"Erase all sealed content of {user_id} ({tenant}) for good?", abort=True)
+        confirmed(f"Erase all sealed content of {clean(user_id)} ({clean(tenant)}) for good?")
     sealer = Sealer(directory, KeyRing(directory, {}, Secrets()))
     try:
         if not sealer.erase(tenant, user_id.lower()):

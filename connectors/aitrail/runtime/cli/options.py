@@ -73,6 +73,17 @@ def existing_store(store: Path) -> Path:
     return store
 
 
+def confirmed(question: str) -> None:
+    """Ask; raises ``ConfigError`` unless the answer is yes (no answer, as under cron, is a no)."""
+    try:
+        sure = click.confirm(question)
+    except click.Abort:
+        click.echo(err=True)
+        sure = False
+    if not sure:
+        raise ConfigError("nothing was done: nobody said yes", hint="--yes says it beforehand")
+
+
 def store_config(store: Path) -> Config:
     """A configuration that names nothing but the store."""
     return Config(store=StoreConfig(dir=str(store)))

@@ -29,7 +29,14 @@ _CELL = 2_000
 @click.command(epilog=EPILOG)
 @click.argument("sql")
 @store_option
-@click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Print at most this many rows.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead.")
 def query(sql: str, store: Path, kind: str, limit: int | None, out: Path | None) -> None:

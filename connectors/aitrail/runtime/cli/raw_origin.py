@@ -63,8 +63,10 @@ def find_origin(event: AccessEvent, *, read: bool) -> Origin:
 
 
 def _is_file(origin: str) -> bool:
+    from aitrail.sources.file import restored  # noqa: PLC0415  (only when there is an origin)
+
     try:
-        return Path(origin).is_file()
+        return Path(restored(origin)).is_file()
     except (OSError, ValueError):
         return False
 

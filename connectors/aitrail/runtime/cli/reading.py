@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_FIRST_DAY = datetime(1, 1, 1)  # noqa: DTZ001  (naive UTC, as all times of the store)
 _DURATION = re.compile(r"(\d{1,6})\s*([mhdw])")
 
 
@@ -65,11 +66,11 @@ def parse_moment(text: str, option: str) -> datetime:
     """Read ``2026-11-23``, ``2026-11-23T09:00`` or a time with a zone; without one it is UTC. Gives naive UTC."""
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"{text!r} is not a date or time", where=option, hint="write 2026-11-23 or 2026-11-23T09:00Z (UTC)"
         ) from None
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def parse_duration(text: str, option: str) -> timedelta:
@@ -104,7 +105,9 @@ def make_filters(since: str | None, until: str | None, last: str | None, **exact
     start = parse_moment(since, "--since") if since else None
     end = parse_moment(until, "--until") if until else None
     if last:
-        start = (end or utc_now()) - parse_duration(last, "--last")
+        span = parse_duration(last, "--last")
+        newest = end or utc_now()
+        start = newest - min(span, newest - _FIRST_DAY)
     if start and end and start >= end:
         raise ConfigError(f"--until {until} is not after the start", hint="give a later --until")
     return Filters(since=start, until=end, **{name: value.strip() for name, value in exact.items()})

@@ -56,7 +56,12 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
     help="Only this section; repeatable. The names are below.",
 )
 @click.option(
-    "--format", "kind", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json", "csv", "html"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead.")
 def report(store: Path, top: int, sections: tuple[str, ...], kind: str, out: Path | None, **chosen: Any) -> None:

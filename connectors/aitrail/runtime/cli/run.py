@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.text import Text
 
 from aitrail.runtime.cli.options import config_option, load_config
+from aitrail.runtime.cli.render import clean, console
 from aitrail.runtime.cli.summary import print_summary
 from aitrail.runtime.daemon import Stop
 from aitrail.runtime.daemon import run as run_daemon
@@ -30,10 +31,13 @@ def run(config_path: Path, once: bool) -> None:
     config = load_config(config_path)
     stop = Stop()
     stop.install()
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     if not once:
         names = ", ".join(config.sources)
-        console.print(f"collecting from {names} into {config.resolve(config.store.dir)}; Ctrl-C ends it", markup=False)
+        where = clean(str(config.resolve(config.store.dir)))
+        screen.print(Text(f"collecting from {names} into {where}; Ctrl-C ends it"), soft_wrap=True)
     started = time.monotonic()
     totals = run_daemon(config, stop, once=once)
-    print_summary(console, totals, [], time.monotonic() - started)
+    if once and stop.event.is_set():
+        raise click.Abort
+    print_summary(screen, totals, [], time.monotonic() - started)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aitrail.errors import ConfigError
-from aitrail.runtime.cli.options import existing_store, store_option
+from aitrail.runtime.cli.options import confirmed, existing_store, store_option
 from aitrail.runtime.cli.reading import parse_duration, write_out
 from aitrail.runtime.cli.render import as_json, clean, console, plural
 
@@ -36,7 +36,14 @@ def store() -> None:
 
 @store.command(epilog=EPILOG)
 @store_option
-@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 def stats(store: Path, kind: str) -> None:
     """Say what the store holds, what waits, and how much room it takes."""
     from aitrail.store.maintenance import stats as ask  # noqa: PLC0415
@@ -136,7 +143,7 @@ def retain(store: Path, older_than: str, forget: bool, yes: bool) -> None:
         raise ConfigError(f"{older_than} is less than a day", where="--older-than", hint="write 30d or 12w")
     existing_store(store)
     if not yes:
-        click.confirm(f"Drop every event in {clean(str(store))} that is older than {days} days, for good?", abort=True)
+        confirmed(f"Drop every event in {clean(str(store))} that is older than {days} days, for good?")
     done = maintenance.retain(store, days, forget=forget)
     kept = f"days before {done.cutoff}"
     if not done.segments:

@@ -1,0 +1,53 @@
+"""``[destinations.NAME]`` with ``type = "fluentd"``: the settings of a Fluentd or Fluent Bit destination."""
+
+import socket
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from aitrail.destinations._batching import Oversize
+from aitrail.destinations._http import Endpoint
+
+
+class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where and how events go to a receiver of the forward protocol (version 1)."""
+
+    host: Annotated[str, Meta(description="Host of the receiver; with TLS the name in its certificate.")]
+    port: Annotated[int, Meta(description="Port of its forward input.", ge=1, le=65_535)] = 24_224
+    tag: Annotated[str, Meta(description="Tag of the events.")] = "aitrail.events"
+    tls: Annotated[bool, Meta(description="Speak TLS.")] = True
+    cleartext: Annotated[
+        bool, Meta(description="Allow connections without TLS to other machines: everything is readable.")
+    ] = False
+    shared_key: Annotated[
+        str,
+        Meta(description="Reference to the shared key, e.g. env:FLUENT_SHARED_KEY; empty: the receiver wants none."),
+    ] = ""
+    username: Annotated[str, Meta(description="User name, where the receiver wants one.")] = ""
+    password: Annotated[str, Meta(description="Reference to its password.")] = ""
+    hostname: Annotated[str, Meta(description="Our name in the handshake; default: this machine's.")] = field(
+        default_factory=socket.gethostname
+    )
+    gzip: Annotated[bool, Meta(description="Compress chunks (Fluentd 0.14.7 or newer, Fluent Bit).")] = True
+    batch_events: Annotated[int, Meta(description="Events per chunk, at most.", ge=1, le=50_000)] = 1_000
+    batch_bytes: Annotated[
+        int, Meta(description="Bytes per chunk before gzip, at most; below the receiver's chunk_limit_size.", ge=10_000)
+    ] = 4_000_000
+    event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096)] = 900_000
+    oversize: Annotated[
+        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
+    ] = "truncate"
+    send_seconds: Annotated[float, Meta(description="The longest that one chunk may wait for its ack.", gt=0)] = 30.0
+    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
+    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
+    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
+
+    def endpoint(self, where: str) -> Endpoint:
+        """Give the part that TLS needs."""
+        return Endpoint(
+            where=where,
+            ca_file=self.ca_file,
+            client_certificate=self.client_certificate,
+            client_key=self.client_key,
+            seconds=self.send_seconds,
+        )

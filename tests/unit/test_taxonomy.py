@@ -1,0 +1,43 @@
+"""The taxonomy files and what follows from them."""
+
+import pytest
+
+from aitrail.classify import patterns, taxonomy
+from aitrail.classify.lexicon import lexicon_concepts
+from aitrail.errors import ConfigError
+
+
+def test_atlas_is_complete_for_its_version():
+    table = taxonomy.atlas()
+    assert (table["version"], len(table["tactics"]), len(table["techniques"])) == ("5.6.0", 16, 170)
+    assert table["techniques"]["AML.T0051.000"] == {"name": "Direct", "tactics": ["AML.TA0005"], "parent": "AML.T0051"}
+    for entry in table["techniques"].values():
+        assert set(entry["tactics"]) <= set(table["tactics"])
+        assert entry.get("parent", "AML.T0051") in table["techniques"]
+
+
+def test_owasp_editions_map_one_to_one():
+    table = taxonomy.owasp()
+    mapping = table["mapping"]["2025-2026"]
+    assert sorted(mapping) == sorted(table["editions"]["2025"])
+    assert sorted(mapping.values()) == sorted(table["editions"]["2026"])
+    for old, new in mapping.items():
+        same = table["editions"]["2025"][old] == table["editions"]["2026"][new]
+        assert same or (old, new) == ("LLM07", "LLM08")
+
+
+def test_ids_carry_their_editions():
+    assert taxonomy.atlas_id("AML.T0054") == "aml.t0054@5.6.0"
+    assert taxonomy.owasp_ids("LLM06") == ("llm06:2025", "llm03:2026")
+    with pytest.raises(ConfigError):
+        taxonomy.atlas_id("AML.T9999")
+    with pytest.raises(ConfigError):
+        taxonomy.owasp_ids("LLM11")
+
+
+def test_every_signal_of_the_patterns_has_tags():
+    used = {concept.signal for concept in [*patterns.load_concepts(), *lexicon_concepts()]}
+    assert used <= set(taxonomy.signals())
+    assert taxonomy.tags_of(frozenset(("jailbreak", "prompt_extraction"))).owasp == (
+        "llm01:2025", "llm01:2026", "llm07:2025", "llm08:2026",
+    )  # fmt: skip

@@ -27,6 +27,12 @@ tenant = "default"
 interval = 10                # seconds between two looks
 # record_type = "litellm"    # only when every record of this source is of one type
 
+# Where events go besides the store; one section each, in a thread of its own. docs/destinations.md has the settings.
+# [destinations.splunk]
+# type = "splunk"            # splunk | elastic | sentinel | kafka | fluentd | syslog | lake
+# urls = ["https://splunk.example:8088"]
+# token = "env:SPLUNK_HEC_TOKEN"
+
 # Where gateways, request metadata and span attributes keep these facts; the first name that is there wins.
 # [mapping]
 # user = ["user_id", "enduser.id"]

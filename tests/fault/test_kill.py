@@ -16,7 +16,7 @@ from aitrail.demo.writer import generate
 from aitrail.store.reader import StoreReader
 
 HERE = Path(__file__).parent
-KILLS = 60
+KILLS = 52
 ENVIRONMENT = {**os.environ, "AITRAIL_TEST_KEY": "0123456789abcdef0123456789abcdef"}
 CONFIG = """
 [store]

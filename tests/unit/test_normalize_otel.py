@@ -339,3 +339,16 @@ def test_parts_join_to_one_event_in_order() -> None:
     assert joined.content.response == "Two deals close this week."
     assert (joined.event.outcome_status, joined.event.latency_ms) == ("success", 1840.5)
     assert joined.event.service == "api.openai.com", "the span knows better than its logs"
+
+
+@pytest.mark.parametrize("name", [["gen_ai.user.message"], {"a": 1}, 7, True])
+def test_event_name_that_is_no_text_is_no_message(name) -> None:
+    record = {
+        "timeUnixNano": 1763889245120731000,
+        "traceId": "4bf92f3577b34da6a3ce929d0e0e0030",
+        "spanId": "00f067aa0ba90030",
+        "body": {"content": "hello"},
+        "attributes": {"event.name": name, "gen_ai.system": "aws.bedrock"},
+    }
+    (outcome,) = otel_genai.normalize(json.dumps(record).encode(), CONTEXT)
+    assert outcome == NOT_AI

@@ -142,7 +142,7 @@ def _log_outcome(
     """The part that one log record is; ``taken`` counts records of equal group and time within this export."""
     attributes = attributes_of(record.attributes)
     name = record.eventName or attributes.get("event.name") or ""
-    if name != DETAILS_EVENT and name not in MESSAGE_EVENTS:
+    if not isinstance(name, str) or (name != DETAILS_EVENT and name not in MESSAGE_EVENTS):
         return _NOT_AI
     trace_id, span_id = identifier(record.traceId or "", 16), identifier(record.spanId or "", 8)
     if not trace_id or not span_id:

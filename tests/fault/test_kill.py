@@ -1,5 +1,6 @@
 """kill -9 at random points loses nothing and stores nothing twice: the table equals that of an undisturbed run."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -105,7 +106,7 @@ def test_killed_runs_end_in_the_same_table(data: Path, tmp_path: Path) -> None:
 
 def check_no_leftovers(store: Path) -> None:
     """No orphan segment, nothing waiting in the outbox, database whole."""
-    with sqlite3.connect(store / "aitrail.db") as database:
+    with contextlib.closing(sqlite3.connect(store / "aitrail.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     files = {path.name for path in (store / "segments").rglob("*") if path.is_file()}
     assert all(name.endswith(".parquet") for name in files)

@@ -1,5 +1,6 @@
 """The store and its outbox under SIGKILL and without disk space: nothing lost, nothing twice, nothing left over."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ def assert_whole(directory: Path, count: int) -> None:
     found = [row[0] for row in StoreReader(directory).query("SELECT event_id FROM events").rows]
     assert len(found) == count, "twice or lost"
     assert set(found) == set(expect(count))
-    with sqlite3.connect(directory / "aitrail.db") as database:
+    with contextlib.closing(sqlite3.connect(directory / "aitrail.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         live = {path for (path,) in database.execute("SELECT path FROM segment")}
         retired = {path for (path,) in database.execute("SELECT path FROM retired")}

@@ -35,7 +35,7 @@ class PatternSet(Protocol):
         ...
 
 
-def re2_options(*, memory: int = 8 << 20) -> Any:
+def re2_options(*, memory: int = 2 << 20) -> Any:
     """Options under which RE2 reads bytes the way Hyperscan does: one byte, one character; ``.`` takes newlines."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1

@@ -89,6 +89,7 @@ class Database:
             lock.acquire()
         except Timeout as error:
             raise _locked(directory) from error
+        connection: sqlite3.Connection | None = None
         try:
             path = directory / DATABASE_NAME
             if not path.exists():
@@ -104,6 +105,8 @@ class Database:
                 catalog.remove_retired(db, database.segments, clock.now() - catalog.GRACE_SECONDS)
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", (msgspec.json.encode(holder).decode(),))
         except BaseException:
+            if connection is not None:
+                connection.close()
             lock.release()
             raise
         return database
@@ -118,14 +121,17 @@ class Database:
                 hint="name the directory that `aitrail collect --store DIR` or `aitrail run` wrote to",
             )
         connection = _connect_readonly(path)
-        version, writer = migrations.current_version(connection)
-        migrations.refuse_newer(version, writer)
-        if version < migrations.STEPS[-1].version:
+        try:
+            version, writer = migrations.current_version(connection)
+            migrations.refuse_newer(version, writer)
+            if version < migrations.STEPS[-1].version:
+                raise StoreError(  # noqa: TRY301  (the connection is closed on every way out)
+                    f"{directory}: the store has schema version {version}, written by aitrail {writer or '(unknown)'}",
+                    hint="run `aitrail store migrate`, or any collecting command, once: it brings the store up to date",
+                )
+        except BaseException:
             connection.close()
-            raise StoreError(
-                f"{directory}: the store has schema version {version}, written by aitrail {writer or '(unknown)'}",
-                hint="run `aitrail store migrate`, or any collecting command, once: it brings the store up to date",
-            )
+            raise
         return cls(directory, clock, connection, None)
 
     @contextlib.contextmanager
@@ -219,9 +225,8 @@ def _create(path: Path, now: float) -> None:
     for leftover in path.parent.glob(draft.name + "*"):
         leftover.unlink()
     draft.touch(mode=0o600)
-    connection = _connect(draft)
-    migrations.migrate(connection, now)
-    connection.close()
+    with contextlib.closing(_connect(draft)) as connection:
+        migrations.migrate(connection, now)
     draft.rename(path)
     catalog.fsync_directories([path.parent])
 
@@ -229,13 +234,17 @@ def _create(path: Path, now: float) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the writer's connection: autocommit mode, transactions are begun by hand."""
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {2 * _CHECKPOINT_PAGES * 4096}")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * _CHECKPOINT_PAGES * 4096}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -249,9 +258,9 @@ def _connect_readonly(path: Path) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             connection.close()
-            code = (error.sqlite_errorcode or 0) & 0xFF
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
             wal = path.with_name(path.name + "-wal")
             clean = not wal.exists() or wal.stat().st_size == 0
             if uri == address and clean and code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:

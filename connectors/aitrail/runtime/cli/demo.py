@@ -129,7 +129,7 @@ def _config(folder: Path) -> Config:
 
 
 def _close(console: Console, store: Path, made: Manifest) -> None:
-    _say(console, "\nHidden in that day", " (what the report should have made you look at):")
+    _say(console, "\nHidden in that day", " (the report shows most of them; detections will find the rest):")
     for incident in made.incidents:
         console.print(Text(f"  - {incident.title}: {incident.story}"), soft_wrap=True)
     _say(console, "\nTry next")

@@ -4,6 +4,7 @@ Run it after a change of the event, the configuration or the command line:  pyth
 """
 
 import argparse
+import importlib
 import sys
 import typing
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import msgspec
 
 from aitrail.config import DirectoryConfig, MappingConfig, SourceConfig, StoreConfig, TenantConfig
 from aitrail.normalize.outcome import REASONS
+from aitrail.registry import SOURCES, SourceKind
 from aitrail.runtime.cli import COMMANDS, cli
 from aitrail.runtime.cli.init import TEMPLATE
 from aitrail.schema.views import render
@@ -71,6 +73,7 @@ def configuration_page() -> str:
         "[store]": StoreConfig,
         "[tenants.NAME]": TenantConfig,
         "[sources.NAME]": SourceConfig,
+        **{f"[sources.NAME]` of type `{name}": _settings_of(kind) for name, kind in SOURCES.items()},
         "[mapping]": MappingConfig,
         "[directory]": DirectoryConfig,
     }
@@ -81,10 +84,17 @@ def configuration_page() -> str:
     return "".join(parts)
 
 
+def _settings_of(kind: SourceKind) -> type[Any]:
+    settings: type[Any] = getattr(importlib.import_module(kind.settings_module), kind.settings)
+    return settings
+
+
 def _settings(kind: type[Any]) -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     rows = []
     for field in msgspec.structs.fields(kind):
+        if field.name == "options":
+            continue
         base, *metas = get_args(hints[field.name])
         text = next((meta.description for meta in metas if isinstance(meta, msgspec.Meta)), "") or ""
         default = msgspec.json.encode(field.default).decode()

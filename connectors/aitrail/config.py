@@ -42,15 +42,17 @@ class TenantConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
-class SourceConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[sources.NAME]``: where records come from."""
+class SourceConfig(Struct, frozen=True):
+    """``[sources.NAME]``: where records come from; ``options`` are what its type adds."""
 
-    type: Annotated[str, Meta(description="Kind of source; `file` for now.")] = "file"
-    paths: Annotated[tuple[str, ...], Meta(description="Files, directories and globs.")] = ()
+    type: Annotated[str, Meta(description="Kind of source.")] = "file"
     tenant: Annotated[str, Meta(description="Tenant that the records belong to.")] = "default"
     record_type: Annotated[str, Meta(description="Treat every record as this type; empty: detect it per record.")] = ""
     interval: Annotated[float, Meta(description="Seconds between two looks for new data.", gt=0)] = 10.0
-    max_file_mb: Annotated[int, Meta(description="Cap on one file's decompressed size, in MiB.", gt=0)] = 65536
+    options: dict[str, Any] = {}
+
+
+SOURCE_FIELDS = tuple(name for name in SourceConfig.__struct_fields__ if name != "options")
 
 
 class MappingConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,9 +97,12 @@ class Config(Struct, frozen=True):
         """Settings of a tenant; a tenant without a section has the defaults."""
         return self.tenants.get(name, TenantConfig())
 
-    def section(self, name: str, value: dict[str, Any], kind: type[T]) -> T:
-        """Convert a table of the file into ``kind``; raises ``ConfigError`` that names file, line, field and fix."""
-        return _convert(value, kind, name, self.text, Path(self.path))
+    def section(self, name: str, value: dict[str, Any], kind: type[T], also: tuple[str, ...] = ()) -> T:
+        """Convert a table of the file into ``kind``; raises ``ConfigError`` that names file, line, field and fix.
+
+        ``also`` are fields that the table may have besides: what was misspelt may be one of them.
+        """
+        return _convert(value, kind, name, self.text, Path(self.path), also)
 
     def where(self, dotted: str) -> str:
         """Name a setting for an error: ``file:line: field``."""
@@ -142,6 +147,8 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
     }
     for name, kind in _NAMED.items():
         entries = _entries(tree, name, text, path)
+        if name == "sources":
+            entries = {entry: _with_options(value) for entry, value in entries.items()}
         parts[name] = {entry: _convert(value, kind, f"{name}.{entry}", text, path) for entry, value in entries.items()}
     destinations = _entries(tree, "destinations", text, path)
     config = Config(path=str(path), text=text, destinations=destinations, **parts)
@@ -154,9 +161,13 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
         if wrong:
             where = _where(path, text, f"sources.{name}.tenant")
             raise ConfigError(f"the name {source.tenant!r} is not allowed", where=where, hint=wrong)
-        if any("\0" in entry for entry in source.paths):
-            raise ConfigError("a path holds a NUL character", where=_where(path, text, f"sources.{name}.paths"))
     return config
+
+
+def _with_options(table: dict[str, Any]) -> dict[str, Any]:
+    """A source's table with the settings of its type set apart: what they may be is known to the registry."""
+    split: dict[str, Any] = {name: value for name, value in table.items() if name in SOURCE_FIELDS}
+    return {**split, "options": {name: value for name, value in table.items() if name not in SOURCE_FIELDS}}
 
 
 def check_name(name: str) -> str:
@@ -177,7 +188,7 @@ def _entries(tree: dict[str, Any], name: str, text: str, path: Path) -> dict[str
     return entries
 
 
-def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path) -> T:
+def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path, also: tuple[str, ...] = ()) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -186,7 +197,7 @@ def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path) -> T
         unknown = re.search(r"unknown field `([^`]*)`", message)
         name = unknown.group(1) if unknown else (field.group(1) if field else "")
         where = _where(path, text, f"{prefix}.{name}" if name else prefix)
-        hint = _closest(name, list(getattr(kind, "__struct_fields__", ()))) if unknown else ""
+        hint = _closest(name, [*getattr(kind, "__struct_fields__", ()), *also]) if unknown else ""
         if "enum value" in message:
             hint = f"one of: {', '.join(get_args(ContentMode))}"
         plain = re.sub(r" - at `[^`]*`", "", message).replace("Object contains", "has an").replace("`", "'")

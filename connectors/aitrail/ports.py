@@ -6,7 +6,7 @@ nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,6 +40,9 @@ class RawBatch(msgspec.Struct, gc=False):
         bytes_read: how many input bytes (as stored, compressed) this batch took, for progress.
         newest: epoch seconds of the object's last change, 0 when unknown; lag is now minus this.
         settled: False while more batches of the same object follow in this fetch.
+        receipt: what ``acknowledge`` gets once every record of this batch is durable, e.g. a message's handle.
+        record_type: the type of every record, where the source knows it; empty: configured or detected.
+        attestation: what is known of the object's integrity, e.g. ``valid``, ``mismatch``; empty: not checked.
     """
 
     origin: str
@@ -49,6 +52,9 @@ class RawBatch(msgspec.Struct, gc=False):
     bytes_read: int = 0
     newest: float = 0.0
     settled: bool = False
+    receipt: str = ""
+    record_type: str = ""
+    attestation: str = ""
 
 
 class Cursors(Protocol):
@@ -97,6 +103,19 @@ class Source(Protocol):
 
     def reread(self, origin: str, position: int, end: int, index: int) -> bytes | None:
         """Fetch one record again by its coordinates; None when it is gone or cannot be read again."""
+        ...
+
+
+@runtime_checkable
+class Acknowledging(Protocol):
+    """A source whose service keeps what was handed over until it is told (SQS, Kafka, Event Hubs)."""
+
+    def acknowledge(self, receipts: Sequence[str]) -> None:
+        """Everything of these batches is durable: let go of it.
+
+        Raises:
+            TransientError, AuthError: it was not let go of and comes again; its events are then duplicates.
+        """
         ...
 
 

@@ -1,32 +1,71 @@
 """The literal tables of what can be configured: name -> what makes it. A new source is one file and one line here."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aitrail.clock import Clock
-from aitrail.config import Config, SourceConfig
+from aitrail.config import SOURCE_FIELDS, Config, SourceConfig
 from aitrail.errors import ConfigError
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.ports import Destination, SecretResolver, Source
-from aitrail.sources._caps import Caps
-from aitrail.sources.file import FileSource
+from aitrail.secrets import Secrets
 
 
-def _file(name: str, settings: SourceConfig, config: Config, clock: Clock, key: bytes) -> Source:
-    if not settings.paths:
+class SourceKind(Struct, frozen=True):
+    """Where a source's code is; imported when it is configured, because most need an extra.
+
+    Attributes:
+        module, source: the class, called as ``source(settings, name=, clock=, key=, secrets=)``.
+        settings_module, settings: its settings.
+        extra: what to install when the import fails.
+    """
+
+    module: str
+    source: str
+    settings_module: str
+    settings: str
+    extra: str = ""
+
+
+_SOURCES = "aitrail.sources."
+SOURCES: Mapping[str, SourceKind] = {
+    "file": SourceKind(_SOURCES + "file", "from_settings", _SOURCES + "_file_settings", "FileSettings"),
+}
+
+
+def source_settings(name: str, settings: SourceConfig, config: Config) -> Any:
+    """The settings of one source by its type; raises ``ConfigError`` that names the field and the known values."""
+    entry = SOURCES.get(settings.type)
+    if entry is None:
         raise ConfigError(
-            "a file source needs paths", where=f"{config.path}: sources.{name}.paths", hint='paths = ["logs/*.json"]'
+            f"unknown source type {settings.type!r}",
+            where=config.where(f"sources.{name}.type"),
+            hint=f"known: {', '.join(SOURCES)}",
         )
-    paths = [path if path == "-" else str(config.resolve(path)) for path in settings.paths]
-    caps = Caps(text_bytes=settings.max_file_mb << 20)
-    return FileSource(name, paths, caps=caps, clock=clock, key=key)
+    if settings.record_type and settings.record_type not in NORMALIZERS:
+        raise ConfigError(
+            f"unknown record type {settings.record_type!r}",
+            where=config.where(f"sources.{name}.record_type"),
+            hint=f"known: {', '.join(NORMALIZERS)}",
+        )
+    kind = _imported(entry.settings_module, entry.settings, entry.extra, config.where(f"sources.{name}.type"))
+    converted = config.section(f"sources.{name}", settings.options, kind, SOURCE_FIELDS)
+    paths = getattr(converted, "paths", None)
+    return converted if paths is None else replace(converted, paths=_resolved(paths, name, config))
 
 
-MakeSource = Callable[[str, SourceConfig, Config, Clock, bytes], Source]
-SOURCES: Mapping[str, MakeSource] = {"file": _file}
+def _resolved(paths: tuple[str, ...], name: str, config: Config) -> tuple[str, ...]:
+    """Paths are relative to the configuration file; ``-`` is stdin."""
+    if any("\0" in path for path in paths):
+        raise ConfigError("a path holds a NUL character", where=config.where(f"sources.{name}.paths"))
+    if not paths:
+        where = config.where(f"sources.{name}.paths")
+        raise ConfigError("a source of files needs paths", where=where, hint='paths = ["logs/*.json"]')
+    return tuple(path if path == "-" else str(config.resolve(path)) for path in paths)
 
 
 def make_source(name: str, settings: SourceConfig, config: Config, clock: Clock, key: bytes) -> Source:
@@ -39,20 +78,22 @@ def make_source(name: str, settings: SourceConfig, config: Config, clock: Clock,
         clock: injected time.
         key: key for fingerprints of content, so that cursors tell nothing about it.
     """
-    make = SOURCES.get(settings.type)
-    if make is None:
+    converted = source_settings(name, settings, config)
+    entry = SOURCES[settings.type]
+    make = _imported(entry.module, entry.source, entry.extra, config.where(f"sources.{name}.type"))
+    source: Source = make(converted, name=name, clock=clock, key=key, secrets=Secrets())
+    return source
+
+
+def _imported(module: str, name: str, extra: str, where: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
         raise ConfigError(
-            f"unknown source type {settings.type!r}",
-            where=f"{config.path}: sources.{name}.type",
-            hint=f"known: {', '.join(SOURCES)}",
-        )
-    if settings.record_type and settings.record_type not in NORMALIZERS:
-        raise ConfigError(
-            f"unknown record type {settings.record_type!r}",
-            where=f"{config.path}: sources.{name}.record_type",
-            hint=f"known: {', '.join(NORMALIZERS)}",
-        )
-    return make(name, settings, config, clock, key)
+            f"this type needs a package that is not installed ({error.name})",
+            where=where,
+            hint=f"pip install 'aitrail[{extra}]'",
+        ) from None
 
 
 class DestinationKind(Struct, frozen=True):
@@ -115,15 +156,9 @@ def make_destination(name: str, config: Config, secrets: SecretResolver) -> Dest
             where=config.where(f"destinations.{name}.type"),
             hint=f"known: {', '.join(DESTINATIONS)}; the embedded store is always there",
         )
-    try:
-        settings_kind = getattr(importlib.import_module(entry.settings_module), entry.settings)
-        make = getattr(importlib.import_module(entry.module), entry.destination)
-    except ImportError as error:
-        raise ConfigError(
-            f"destination type {kind!r} needs a package that is not installed ({error.name})",
-            where=config.where(f"destinations.{name}.type"),
-            hint=f"pip install 'aitrail[{entry.extra}]'",
-        ) from None
+    where = config.where(f"destinations.{name}.type")
+    settings_kind = _imported(entry.settings_module, entry.settings, entry.extra, where)
+    make = _imported(entry.module, entry.destination, entry.extra, where)
     settings = config.section(f"destinations.{name}", table, settings_kind)
     arguments = (settings, secrets) if entry.resolves else (settings,)
     destination: Destination = make(*arguments, name=name)

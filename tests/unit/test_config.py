@@ -7,9 +7,11 @@ import pytest
 from aitrail.config import load
 from aitrail.errors import ConfigError
 from aitrail.runtime.cli.init import TEMPLATE
+from aitrail.runtime.cli.options import load_config
 
 CASES = {
     "unknown field": ('[sources.trail]\npathz = ["a"]\n', ":2: sources.trail.pathz", "did you mean 'paths'?"),
+    "unknown common field": ('[sources.trail]\npaths = ["a"]\ntenent = "x"\n', ":3: sources.trail.tenent", "'tenant'"),
     "wrong type": ('[sources.trail]\npaths = "a"\n', ":2: sources.trail.paths", ""),
     "wrong element": ("[sources.trail]\npaths = [1]\n", ":2: sources.trail.paths", ""),
     "unknown section": ("[stor]\ndir = 'x'\n", ":1: stor", "did you mean 'store'?"),
@@ -27,7 +29,7 @@ def test_error_names_file_line_field_and_fix(case: str, tmp_path: Path) -> None:
     path = tmp_path / "aitrail.toml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load_config(path)
     assert where in str(caught.value)
     assert hint in caught.value.hint
     assert "hunter2" not in str(caught.value) + caught.value.hint
@@ -43,7 +45,7 @@ def test_template_is_valid_and_gives_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "aitrail.toml"
     path.write_text(TEMPLATE)
     config = load(path)
-    assert config.sources["logs"].paths == ("logs/",)
+    assert config.sources["logs"].options["paths"] == ["logs/"]
     assert config.tenant("default").content == "redacted"
     assert config.resolve("x") == tmp_path / "x"
 

@@ -89,7 +89,7 @@ def one_off(paths: tuple[str, ...], store: Path, *, content: str, tenant: str, r
     return Config(
         store=StoreConfig(dir=str(store)),
         tenants={tenant: msgspec.convert({"content": content}, TenantConfig)},
-        sources={"files": SourceConfig(paths=paths, tenant=tenant, record_type=record_type)},
+        sources={"files": SourceConfig(tenant=tenant, record_type=record_type, options={"paths": paths})},
         directory=DirectoryConfig(file=people),
     )
 
@@ -106,7 +106,8 @@ def replay(store: Path, ids: list[str], config: Config | None = None) -> Totals:
         letters = [letter for letter in found if letter.stage != "deliver"]
         for name in {letter.source for letter in letters}:
             mine = [letter for letter in letters if letter.source == name]
-            settings = config.sources.get(name, SourceConfig(paths=tuple({letter.origin for letter in mine})))
+            files = {"paths": tuple({letter.origin for letter in mine})}
+            settings = config.sources.get(name, SourceConfig(options=files))
             source = runtime.source(name, settings)
             add(totals, runtime.pipeline(name, source, lambda done: None, settings).replay(mine))
         deliver(runtime)

@@ -22,11 +22,12 @@ from itertools import islice
 
 from aitrail.clock import Clock
 from aitrail.errors import CorruptInputError, TransientError
-from aitrail.ports import Budget, Cursors, RawBatch, Workload
+from aitrail.ports import Budget, Cursors, RawBatch, SecretResolver, Workload
 from aitrail.sources import _cursor
 from aitrail.sources._caps import Caps
 from aitrail.sources._cursor import Cursor
 from aitrail.sources._discover import STDIN, Discovery, Note, kind, reason
+from aitrail.sources._file_settings import FileSettings
 from aitrail.sources._framing import Framer, Run
 from aitrail.sources._inflate import Stored, detect, open_text, skip
 from aitrail.sources._reading import Meter, Opened, Reading, read_stream
@@ -279,3 +280,11 @@ def restored(origin: str) -> str:
         return origin
     raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), origin.encode())
     return os.fsdecode(raw)
+
+
+def from_settings(
+    settings: FileSettings, *, name: str, clock: Clock, key: bytes, secrets: SecretResolver
+) -> FileSource:
+    """Make the source that ``[sources.NAME]`` describes."""
+    del secrets
+    return FileSource(name, settings.paths, caps=Caps(text_bytes=settings.max_file_mb << 20), clock=clock, key=key)

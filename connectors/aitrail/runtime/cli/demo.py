@@ -123,7 +123,7 @@ def _write(console: Console, out: Path, events: int, seed: int, day: str, profil
 def _config(folder: Path) -> Config:
     return Config(
         store=StoreConfig(dir=str(folder / "store")),
-        sources={"demo": SourceConfig(paths=(str(folder / "logs"),), tenant="acme")},
+        sources={"demo": SourceConfig(tenant="acme", options={"paths": (str(folder / "logs"),)})},
         directory=DirectoryConfig(file=str(folder / "directory.csv")),
     )
 

@@ -10,6 +10,7 @@ import click
 from aitrail.config import Config, StoreConfig, load
 from aitrail.errors import ConfigError
 from aitrail.event import ContentMode
+from aitrail.registry import source_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +61,8 @@ def load_config(path: Path) -> Config:
     config = load(path)
     if not config.sources:
         raise ConfigError("no source is configured", where=str(path), hint="add a section [sources.NAME] with paths")
+    for name, settings in config.sources.items():
+        source_settings(name, settings, config)
     return config
 
 

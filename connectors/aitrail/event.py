@@ -297,6 +297,9 @@ class AccessEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     classifier_version: Annotated[str, _f(
         "Version of the classifier and hash of its patterns.", "1.0+3fa9c1d2", lower=True, group="verdict",
         ocsf="unmapped.classifier_version", ecs="ai_audit.classifier.version", asim="AdditionalFields")] = ""
+    response_refused: Annotated[bool | None, _f(
+        "Whether the answer begins as refusals do; null when there was no answer to judge.", True, group="verdict",
+        ocsf="unmapped.response_refused", ecs="ai_audit.response.refused", asim="AdditionalFields")] = None
     guardrail_action: Annotated[str, _f(
         "What the provider's or gateway's guardrail did: blocked, flagged, masked, allowed, failed; empty: none ran.",
         "blocked", lower=True, group="verdict", ocsf="disposition_id", ocsf_exact="unmapped.guardrail_action",
@@ -307,6 +310,15 @@ class AccessEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     guardrail_categories: Annotated[tuple[str, ...], _f(
         "What the guardrail saw.", ["jailbreak"], lower=True, group="verdict", ocsf="unmapped.guardrail_categories",
         ecs="gen_ai.compliance.violation_code", cim="category", asim="AdditionalFields")] = ()
+    verdict_opinions: Annotated[tuple[str, ...], _f(
+        "What every other judge said beside aitrail's own verdict, as `judge|attack or leak|yes, no or none|score`: "
+        "guardrails and filters of the provider, and scorers. None: it was asked and could not answer.",
+        ["azure-content-filter|attack|yes"], lower=True, group="verdict", ocsf="unmapped.verdict_opinions",
+        ecs="ai_audit.verdict.opinions", asim="AdditionalFields")] = ()
+    verdict_agreement: Annotated[tuple[str, ...], _f(
+        "How aitrail's own verdict and the others compare, as `attack or leak:both, only_own, only_other or neither`.",
+        ["attack:both"], lower=True, group="verdict", ocsf="unmapped.verdict_agreement",
+        ecs="ai_audit.verdict.agreement", asim="AdditionalFields")] = ()
     atlas: Annotated[tuple[str, ...], _f(
         "MITRE ATLAS techniques with the edition.", ["aml.t0051.000@5.6.0"], lower=True, group="verdict",
         ocsf="attacks[].technique.uid", ocsf_exact="unmapped.atlas", ecs="threat.technique.id",

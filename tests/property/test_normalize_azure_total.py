@@ -128,10 +128,10 @@ def test_any_body(body):
 
 @given(st.text(max_size=200) | st.binary(max_size=200))
 def test_any_body_text(body):
-    request_messages(body)
-    read_response(body)
+    assert all(message.text for message in request_messages(body))
+    assert isinstance(read_response(body).text, str)
     if isinstance(body, str):
-        read_response(f"data: {body}\n\ndata: [DONE]")
+        assert isinstance(read_response(f"data: {body}\n\ndata: [DONE]").text, str)
 
 
 @given(st.data())

@@ -70,6 +70,23 @@ STEPS: tuple[Step, ...] = (
                 PRIMARY KEY (destination, batch)) WITHOUT ROWID""",
         ),
     ),
+    Step(
+        2,
+        (
+            # Who may poll a source until when; the token grows with every change of hands and fences the old holder.
+            """CREATE TABLE lease (
+                name TEXT PRIMARY KEY, owner TEXT NOT NULL, token INTEGER NOT NULL, expires REAL NOT NULL)
+                WITHOUT ROWID""",
+            # What the collector knows of itself, its sources and destinations, for those who look from outside.
+            """CREATE TABLE state (
+                kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, updated REAL NOT NULL,
+                PRIMARY KEY (kind, name)) WITHOUT ROWID""",
+            # What is known of the integrity of the objects that were read.
+            """CREATE TABLE attestation (
+                source TEXT NOT NULL, origin TEXT NOT NULL, verdict TEXT NOT NULL, at REAL NOT NULL,
+                PRIMARY KEY (source, origin)) WITHOUT ROWID""",
+        ),
+    ),
 )
 
 

@@ -84,7 +84,8 @@ class TcpServer:
     """Accepts connections on 127.0.0.1 and runs ``handle(connection)`` for each in a thread of its own.
 
     Args:
-        handle: reads and answers; the connection is closed when it returns. ``OSError`` and ``ssl.SSLError`` end it.
+        handle: reads and answers; the connection is closed when it returns. ``OSError`` and ``ssl.SSLError`` end it;
+            with TLS, reading behind a sender that ended without close_notify (RFC 8446, 6.1) raises such an error.
         tls: server context; None for plain TCP.
         traffic: counters to add to.
 
@@ -159,7 +160,8 @@ class TcpServer:
         try:
             plain.settimeout(30.0)
             if self._tls is not None:
-                connection = self._tls.wrap_socket(plain, server_side=True)
+                # A connection that ends without a TLS goodbye (its sender was killed) is an error here, not an end.
+                connection = self._tls.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False)
             # A request and its answer are small writes: waiting to merge them only adds latency.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
@@ -333,7 +335,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _body(self, headers: Mapping[str, str]) -> bytes:
         if headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(min(int(headers.get("content-length", "0")), _BODY_CAP))
+            length = min(int(headers.get("content-length", "0")), _BODY_CAP)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                raise ConnectionResetError("the sender went away within its request")
+            return body
         parts = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
             parts.append(self.rfile.read(size))

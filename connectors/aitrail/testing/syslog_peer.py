@@ -139,6 +139,11 @@ class SyslogPeer:
         keep: False only counts bytes (for measurements).
         latency: seconds before the end of a connection is answered.
         authority: share one; made when needed.
+
+    Attributes:
+        garbled: streams that were wrong: no octet count where one must stand, or a sender that ended in good order
+            within a message. Over TCP a killed sender looks like that, too; over TLS only a wrong one does.
+        torn: connections that broke off within a message, as those of killed senders do; what came is not taken.
     """
 
     def __init__(
@@ -160,7 +165,7 @@ class SyslogPeer:
         self._lock = threading.RLock()
         self._messages: list[tuple[str, bytes]] = []
         self._others: list[Peer] = []
-        self.garbled = 0
+        self.garbled = self.torn = 0
         self._script = Script(self.faults)
         context = None
         if tls or flaw:
@@ -247,11 +252,7 @@ class SyslogPeer:
         if fault == "reset_mid_body":
             reset(connection)
             return
-        rest = self._take(first)
-        while part := connection.recv(_CHUNK):
-            rest = self._take(rest + part)
-        if rest:
-            self.garbled += 1
+        self._read(connection, first)
         if behaviour is not None and fault in ("slow", "silent_stored"):
             self._tcp.stopping.wait(behaviour.seconds)
         if fault in ("silent_stored", "reset_mid_response"):
@@ -265,6 +266,26 @@ class SyslogPeer:
         if self._latency:
             self._tcp.stopping.wait(self._latency)
         self._goodbye(connection)
+
+    def _read(self, connection: socket.socket, first: bytes) -> None:
+        """Take messages until the sender says that this was all; raises ``OSError`` when it never does."""
+        rest = first
+        try:
+            rest = self._take(first)
+            while part := connection.recv(_CHUNK):
+                rest = self._take(rest + part)
+        except NotSyslog as error:
+            self._count(garbled=1)
+            raise OSError(str(error)) from None
+        except OSError:
+            self._count(torn=bool(rest))
+            raise
+        self._count(garbled=bool(rest))
+
+    def _count(self, *, garbled: int = 0, torn: int = 0) -> None:
+        with self._lock:
+            self.garbled += garbled
+            self.torn += torn
 
     def _goodbye(self, connection: socket.socket) -> None:
         """Close in good order."""
@@ -299,10 +320,10 @@ class SyslogPeer:
             space = data.find(b" ", at, at + _LONGEST_COUNT + 1)
             if space < 0:
                 if len(data) - at > _LONGEST_COUNT:
-                    raise OSError("no octet count")
+                    raise NotSyslog("no octet count")
                 return taken, data[at:]
             if not data[at:space].isdigit():
-                raise OSError("no octet count")
+                raise NotSyslog("no octet count")
             end = space + 1 + int(data[at:space])
             if end > len(data):
                 return taken, data[at:]

@@ -45,10 +45,25 @@ def per_call(judge: DefaultClassifier, texts: list[str]) -> float:
     return best / len(texts) * 1e6
 
 
+def conversation(judge: DefaultClassifier, rnd: random.Random, calls: int = 12, rounds: int = 20) -> float:
+    """Microseconds of processor time for one call of conversations that grow by a question and an answer each."""
+    spent = 0.0
+    for _ in range(rounds):
+        history = [Text("prompt", "system", prose(600, rnd))]
+        for _ in range(calls):
+            history.append(Text("prompt", "user", prose(400, rnd)))
+            answer = Text("response", "assistant", prose(800, rnd))
+            started = time.process_time()
+            judge.classify([*history, answer])
+            spent += time.process_time() - started
+            history.append(Text("prompt", "assistant", answer.text))
+    return spent / rounds / calls * 1e6
+
+
 def main() -> None:
     rnd = random.Random(7)
     started = time.process_time()
-    judge = DefaultClassifier()
+    judge = DefaultClassifier(remembered=0)  # every text is judged, however often it comes
     print(f"engine {judge.engine}, patterns {judge.version}, loaded in {time.process_time() - started:.2f} s")
     for size in (100, 1_000, 3_400, 20_000):
         cost = per_call(judge, [prose(size, rnd) for _ in range(2_000_000 // (size + 1_000))])
@@ -62,6 +77,9 @@ def main() -> None:
     }
     for name, text in slow.items():
         print(f"{name}, {len(text)} characters: {per_call(judge, [text]) / 1000:8.1f} ms")
+    for name, remembered in (("judged anew", 0), ("remembered", 20_000)):
+        cost = conversation(DefaultClassifier(remembered=remembered), random.Random(11))
+        print(f"12 turns, each call with the whole history, {name}: {cost:8.1f} us a call")
     for path in sys.argv[1:]:
         report = evaluate(Path(path), judge)
         speed = f"{report.texts_per_second:,.0f} texts/s, {report.megabytes_per_second} MB/s"

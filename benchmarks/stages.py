@@ -30,14 +30,22 @@ from aitrail.normalize.outcome import Content, Context, Fragment, Normalized, Re
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.ports import EncodedEvent
 from aitrail.privacy.keys import KeyRing
-from aitrail.privacy.treat import Privacy
+from aitrail.privacy.treat import Piece, Privacy
 from aitrail.secrets import Secrets
 from aitrail.spool import Intake, Spool
 from aitrail.transform import Transform, pieces_of
 
 CHUNK = 2_000
 MIX = ("cloudtrail", "azure_openai", "litellm")
-STAGES = ("detect + normalize", "classify", "privacy + hash", "encode", "outbox commit", "store flush")
+STAGES = (
+    "detect + normalize",
+    "classify",
+    "(classify, no text remembered)",
+    "privacy + hash",
+    "encode",
+    "outbox commit",
+    "store flush",
+)
 Pair = tuple[AccessEvent, Content | None]
 
 
@@ -68,6 +76,7 @@ class Parts(Struct):
     courier: Courier
     privacy: Privacy
     classifier: DefaultClassifier
+    forgetful: DefaultClassifier
     transform: Transform
 
 
@@ -83,7 +92,8 @@ def parts() -> Iterator[Parts]:
         destination = StoreDestination(spool, directory)
         try:
             transform = Transform(classifier, privacy, Directory(), lambda _: "redacted")
-            yield Parts(spool, Courier(spool, destination, clock), privacy, classifier, transform)
+            courier = Courier(spool, destination, clock)
+            yield Parts(spool, courier, privacy, classifier, DefaultClassifier(remembered=0), transform)
         finally:
             destination.close()
             spool.close()
@@ -188,11 +198,10 @@ def _apart(figures: Figures, raws: Sequence[bytes], own: Parts, *, number: int) 
     pairs += [(joined.event, joined.content) for joined, _ in joiner.flush() if joined.event is not None]
     t1 = process_time()
     pieces = [pieces_of(content) if content is not None else [] for _, content in pairs]
-    classify = own.classifier.classify
-    for group in pieces:
-        if group:
-            classify([Text(cast("Any", piece.place), piece.role, piece.text) for piece in group])
+    _classify(own.classifier, pieces)
     t2 = process_time()
+    _classify(own.forgetful, pieces)
+    t2b = process_time()
     treat = own.privacy.treat
     for (event, _), group in zip(pairs, pieces, strict=True):
         if group:
@@ -215,5 +224,12 @@ def _apart(figures: Figures, raws: Sequence[bytes], own: Parts, *, number: int) 
     t5 = process_time()
     own.courier.drain(at_least=own.courier.batch_events)
     t6 = process_time()
-    for stage, seconds in zip(STAGES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5), strict=True):
+    spent = (t1 - t0, t2 - t1, t2b - t2, t3 - t2b, t4 - t3, t5 - t4, t6 - t5)
+    for stage, seconds in zip(STAGES, spent, strict=True):
         figures.add(stage, seconds)
+
+
+def _classify(classifier: DefaultClassifier, pieces: Sequence[Sequence[Piece]]) -> None:
+    for group in pieces:
+        if group:
+            classifier.classify([Text(cast("Any", piece.place), piece.role, piece.text) for piece in group])

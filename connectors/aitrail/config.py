@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +27,36 @@ class StoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(description="Drop whole days older than this many days after each run; 0 keeps everything.", ge=0)
     ] = 0
     compact: Annotated[bool, Meta(description="Merge small segments after each run.")] = True
+
+
+class SpoolConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[spool]``: how much may wait for destinations before sources pause. Nothing is dropped at either limit."""
+
+    max_bytes: Annotated[
+        int,
+        Meta(description="Sources pause while the outbox takes this much disk; 0: until the disk is full.", ge=0),
+    ] = 20_000_000_000
+    max_age_hours: Annotated[
+        float, Meta(description="Sources pause while an event waits for longer than this; 0: no limit.", ge=0)
+    ] = 0.0
+
+
+class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[health]``: what the collector says about itself, to destinations that take health events."""
+
+    interval: Annotated[float, Meta(description="Seconds between two reports; 0: none.", ge=0)] = 300.0
+    late_seconds: Annotated[
+        float, Meta(description="A source or destination is late when its oldest work is older.", gt=0)
+    ] = 3_600.0
+    collector: Annotated[str, Meta(description="Name of this collector; empty: the machine's.")] = ""
+
+
+class DetectConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[detect]``: the detection rules that a running collector runs on its store."""
+
+    interval: Annotated[float, Meta(description="Seconds between two runs of the rules; 0: none.", ge=0)] = 300.0
+    hunts: Annotated[bool, Meta(description="Also run the hunting queries: many findings.")] = False
+    without: Annotated[tuple[str, ...], Meta(description="Names of rules that are not run.")] = ()
 
 
 class TenantConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +79,7 @@ class SourceConfig(Struct, frozen=True):
     tenant: Annotated[str, Meta(description="Tenant that the records belong to.")] = "default"
     record_type: Annotated[str, Meta(description="Treat every record as this type; empty: detect it per record.")] = ""
     interval: Annotated[float, Meta(description="Seconds between two looks for new data.", gt=0)] = 10.0
+    map: Annotated[str, Meta(description="Field map (TOML) of records of type generic_access: `aitrail map`.")] = ""
     options: dict[str, Any] = {}
 
 
@@ -78,20 +109,57 @@ class DirectoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class ClassifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[classify]``: how prompts and answers are judged. Scorers are kept as tables: see docs/classification.md."""
+
+    patterns: Annotated[str, Meta(description="Folder with pattern files of your own; empty: the shipped ones.")] = ""
+    calibration: Annotated[
+        str, Meta(description="File of thresholds that `aitrail classify calibrate --out` wrote; empty: the defaults.")
+    ] = ""
+    suspicious: Annotated[
+        float, Meta(description="Score that makes a prompt suspicious; 0: the file's, else 0.45.", ge=0, le=1)
+    ] = 0.0
+    high: Annotated[float, Meta(description="Score that makes it high; 0: the file's, else 0.85.", ge=0, le=1)] = 0.0
+    canaries: Annotated[
+        dict[str, tuple[str, ...]],
+        Meta(
+            description="Tokens planted in system prompts, by application (`*`: all); tokens or references such as "
+            "env:NAME."
+        ),
+    ] = {}
+    fingerprints: Annotated[
+        str, Meta(description="File of system-prompt fingerprints that `aitrail classify fingerprint` wrote.")
+    ] = ""
+    system_prompt_words: Annotated[
+        int, Meta(description="Words in a row of a system prompt that an answer repeats to be a finding.", ge=8)
+    ] = 20
+    scorers: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="Further judges, one table each: `model`, `azure-prompt-shields`, `bedrock-guardrail`."),
+    ] = {}
+
+
 class Config(Struct, frozen=True):
     """A whole configuration; ``path`` is the file that it came from, ``text`` its text (to name lines in errors).
 
-    ``destinations`` are kept as tables: which settings one has depends on its type (``aitrail.registry``).
+    ``destinations`` are kept as tables: which settings one has depends on its type (``aitrail.registry``); ``serve``
+    and ``receivers`` are kept so as well: what they may say is for the server to know (``aitrail.web.settings``).
     """
 
     path: str = ""
     text: str = ""
     store: StoreConfig = StoreConfig()
+    spool: SpoolConfig = SpoolConfig()
+    health: HealthConfig = HealthConfig()
+    detect: DetectConfig = DetectConfig()
     tenants: dict[str, TenantConfig] = {}
     sources: dict[str, SourceConfig] = {}
     destinations: dict[str, dict[str, Any]] = {}
+    serve: dict[str, Any] = {}
+    receivers: dict[str, dict[str, Any]] = {}
     mapping: MappingConfig = MappingConfig()
     directory: DirectoryConfig = DirectoryConfig()
+    classify: ClassifyConfig = ClassifyConfig()
 
     def tenant(self, name: str) -> TenantConfig:
         """Settings of a tenant; a tenant without a section has the defaults."""
@@ -113,7 +181,15 @@ class Config(Struct, frozen=True):
         return Path(self.path).parent / path if self.path else Path(path)
 
 
-_SINGLE: dict[str, type[Any]] = {"store": StoreConfig, "mapping": MappingConfig, "directory": DirectoryConfig}
+_SINGLE: dict[str, type[Any]] = {
+    "store": StoreConfig,
+    "spool": SpoolConfig,
+    "health": HealthConfig,
+    "detect": DetectConfig,
+    "mapping": MappingConfig,
+    "directory": DirectoryConfig,
+    "classify": ClassifyConfig,
+}
 _NAMED: dict[str, type[Any]] = {"tenants": TenantConfig, "sources": SourceConfig}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -138,7 +214,7 @@ def load(path: Path) -> Config:
 
 
 def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
-    known = [*_SINGLE, *_NAMED, "destinations"]
+    known = [*_SINGLE, *_NAMED, "destinations", "serve", "receivers"]
     for name, value in tree.items():
         if name not in known or not isinstance(value, dict):
             raise ConfigError(f"unknown section [{name}]", where=_where(path, text, name), hint=_closest(name, known))
@@ -151,7 +227,8 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
             entries = {entry: _with_options(value) for entry, value in entries.items()}
         parts[name] = {entry: _convert(value, kind, f"{name}.{entry}", text, path) for entry, value in entries.items()}
     destinations = _entries(tree, "destinations", text, path)
-    config = Config(path=str(path), text=text, destinations=destinations, **parts)
+    listening = {"serve": tree.get("serve", {}), "receivers": _entries(tree, "receivers", text, path)}
+    config = Config(path=str(path), text=text, destinations=destinations, **listening, **parts)
     for name, tenant in config.tenants.items():
         wrong = check_reference(tenant.key) if tenant.key else ""
         if wrong:
@@ -199,9 +276,18 @@ def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path, also
         where = _where(path, text, f"{prefix}.{name}" if name else prefix)
         hint = _closest(name, [*getattr(kind, "__struct_fields__", ()), *also]) if unknown else ""
         if "enum value" in message:
-            hint = f"one of: {', '.join(get_args(ContentMode))}"
+            hint = f"one of: {', '.join(_choices(kind, name))}"
         plain = re.sub(r" - at `[^`]*`", "", message).replace("Object contains", "has an").replace("`", "'")
         raise ConfigError(plain[:1].lower() + plain[1:], where=where, hint=hint) from None
+
+
+def _choices(kind: Any, name: str) -> tuple[str, ...]:
+    """The values that the field ``name`` (dotted below inner tables) of ``kind`` can have."""
+    for step in name.split("."):
+        kind = get_type_hints(kind).get(step, kind) if isinstance(kind, type) else kind
+        inner = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Struct)]
+        kind = inner[0] if inner else kind
+    return tuple(str(value) for value in get_args(kind))
 
 
 def _closest(name: str, known: list[str]) -> str:

@@ -29,6 +29,11 @@ class AitrailError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong and how to fix it, on one line: for logs and states, where nobody asks for the hint."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class ConfigError(AitrailError):
     """A setting is missing or wrong; ``where`` names file and field, e.g. ``aitrail.toml: sources.trail.path``."""

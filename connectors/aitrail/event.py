@@ -90,7 +90,8 @@ class AccessEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         ecs="ai_audit.related_ids", asim="AdditionalFields")] = ()
     flags: Annotated[tuple[str, ...], _f(
         "What the reader should know about this record's quality, as codes: time_zone_assumed, src_ip_invalid, "
-        "identity_missing, late_part, text_truncated, body_offloaded, metadata_only, low_confidence_join ...",
+        "identity_missing, late_part, text_truncated, body_offloaded, metadata_only, low_confidence_join, "
+        "time_ahead (of the collector's clock) ...",
         ["identity_missing"], lower=True, group="record", ocsf="unmapped.flags", ecs="ai_audit.flags",
         asim="AdditionalFields")] = ()
 

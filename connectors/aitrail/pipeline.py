@@ -2,24 +2,28 @@
 
 One ``Pipeline`` reads one source: detect, normalize, join, transform. What comes out is committed together with the
 source's cursor in one transaction of the outbox; nothing is committed when anything unexpected is raised. Fragments
-that wait for their siblings hold their cursor back: after a crash they are read again, and what was already taken in is
-recognised by its event_id.
+that wait for their siblings hold their cursor, and the receipt of their batch, back: after a crash they are read
+again, and what was already taken in is recognised by its event_id.
 """
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from aitrail.clock import Clock, iso_ms
+from aitrail.errors import AuthError, TransientError
 from aitrail.normalize.detect import Detector
-from aitrail.normalize.join import Joined, Joiner
+from aitrail.normalize.join import Joined, Joiner, part_id
 from aitrail.normalize.outcome import Context, Fragment, Normalized, Rejected
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.normalize.undetected import why_unknown
-from aitrail.ports import Budget, Cursors, EncodedEvent, RawBatch, RawRecord, Source
+from aitrail.ports import Acknowledging, Budget, Cursors, EncodedEvent, Lease, RawBatch, RawRecord, Source
 from aitrail.spool import DeadLetter, Intake, Spool, Stage, dead_letter_id
+from aitrail.spool.states import SourceState
 from aitrail.transform import Transform
 
 # Records that are well-formed but no access to an AI system: counted by reason, not kept as dead letters.
@@ -29,6 +33,9 @@ COUNTED_ONLY = frozenset({"not_ai_related", "type_unsupported", "duplicate_part"
 COMMIT_EVENTS = 2_000
 COMMIT_BYTES = 4 << 20
 COMMIT_SECONDS = 1.0
+# Clocks differ by seconds; an event further ahead than this has a wrong time. It is kept and flagged ``time_ahead``,
+# and does not count as the newest.
+AHEAD_SECONDS = 300.0
 
 
 class Totals(Struct):
@@ -49,32 +56,57 @@ class _Batch(Struct):
 
     key: str
     cursor: bytes
+    receipt: str = ""
+    since: float = 0.0
+    number: int = 0
     open: int = 0
 
 
 class _Token(Struct, frozen=True, gc=False):
-    """What the joiner holds for a fragment: its batch and its place."""
+    """What the joiner holds for a fragment: its batch, its place and its identity (``join.part_id``)."""
 
     batch: _Batch
     origin: str
     record: RawRecord
+    part: str
 
 
-class _Progress:
-    """The committed cursors of a source under what this process has read since."""
+class Progress:
+    """The committed cursors of a source under what this process has read since. Thread-safe.
+
+    Another thread than the committing one may fetch: it calls ``advance`` for each batch it hands over.
+    """
 
     def __init__(self, committed: Cursors) -> None:
         self._committed = committed
-        self.read: dict[str, bytes] = {}
+        self._read: dict[str, bytes] = {}
+        self._mutex = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
-        return self.read.get(key) or self._committed.get(key)
+        """Where reading of ``key`` goes on."""
+        return self._read.get(key) or self._committed.get(key)
 
     def items(self) -> Iterator[tuple[str, bytes]]:
+        """All cursors, as they are now."""
+        with self._mutex:
+            read = dict(self._read)
         for key, cursor in self._committed.items():
-            if key not in self.read:
+            if key not in read:
                 yield key, cursor
-        yield from self.read.items()
+        yield from read.items()
+
+    def advance(self, batch: RawBatch) -> None:
+        """Take note that ``batch`` was read."""
+        if batch.cursor_key:
+            with self._mutex:
+                self._read[batch.cursor_key] = batch.cursor
+
+    def committed(self, cursors: dict[str, bytes]) -> None:
+        """Forget what the store knows now."""
+        with self._mutex:
+            for key, cursor in cursors.items():
+                if self._read.get(key) == cursor:
+                    del self._read[key]
 
 
 class Pipeline:
@@ -86,8 +118,15 @@ class Pipeline:
         transform: enrich, classify, content mode, encode.
         context: what the normalizers may know; ``origin`` is set per object.
         destinations: names of the destinations that get every event.
-        record_type: treat every record as this type; empty: detect it per record.
+        record_type: treat every record as this type, unless its batch says which; empty: detect it per record.
         on_commit: called with the totals after each commit (progress).
+        on_reject: called with origin and reason of each record that becomes a dead letter.
+        namespace: whose cursors to use, when not the source's own (a back-fill).
+        state: kept up to date and written with each commit.
+
+    Attributes:
+        cursors: where reading goes on.
+        lease: commit only while this is the newest lease of its name.
     """
 
     def __init__(
@@ -102,6 +141,9 @@ class Pipeline:
         record_type: str = "",
         joiner: Joiner | None = None,
         on_commit: Callable[[Totals], None] = lambda totals: None,
+        on_reject: Callable[[str, Rejected], None] = lambda origin, rejected: None,
+        namespace: str = "",
+        state: SourceState | None = None,
     ) -> None:
         self._source = source
         self._spool = spool
@@ -112,8 +154,19 @@ class Pipeline:
         self._record_type = record_type
         self._joiner = joiner if joiner is not None else Joiner()
         self._on_commit = on_commit
-        self._progress = _Progress(spool.cursors(source.name))
+        self._on_reject = on_reject
+        self._namespace = namespace
+        self._state = state
+        self._newest = iso_ms(state.newest_event) if state is not None else ""
+        self.cursors = Progress(spool.cursors(namespace or source.name))
+        self.lease: Lease | None = None
         self._waiting: dict[str, deque[_Batch]] = {}
+        self._barriers: deque[_Batch] = deque()
+        self._taken = 0
+        self._settled: dict[str, bytes] = {}
+        self._receipts: list[str] = []
+        self._gaps = int(getattr(source, "gaps", 0))
+        self._fragments: list[tuple[Fragment, _Token]] = []
         self._detector = Detector()
         self._clear()
 
@@ -127,16 +180,25 @@ class Pipeline:
         """
         totals = Totals()
         self._last_commit = self._clock.monotonic()
-        for batch in self._source.fetch(self._progress, budget or Budget()):
-            self._take(batch, totals)
-            if self._due():
-                self._commit(totals)
-        now = self._clock.now()
-        older = None if flush_older_than is None else now - flush_older_than
+        try:
+            for batch in self._source.fetch(self.cursors, budget or Budget()):
+                self.cursors.advance(batch)
+                self.take(batch, totals)
+                if self.due():
+                    self._acknowledge(self.commit(totals))
+        except (AuthError, TransientError):
+            # The batches before are whole: without this, an object that cannot be read would hold up all others.
+            self._acknowledge(self.commit(totals))
+            raise
+        self._acknowledge(self.finish(totals, flush_older_than))
+        return totals
+
+    def finish(self, totals: Totals, flush_older_than: float | None = None) -> list[str]:
+        """End a turn: emit joined events that have waited long enough, and commit; gives what ``commit`` gives."""
+        older = None if flush_older_than is None else self._clock.now() - flush_older_than
         for joined, tokens in self._joiner.flush(older):
             self._emit_joined(joined, tokens)
-        self._commit(totals)
-        return totals
+        return self.commit(totals)
 
     def replay(self, letters: Sequence[DeadLetter]) -> Totals:
         """Read the records of ``letters`` again from their places; what becomes an event settles its letter."""
@@ -147,37 +209,49 @@ class Pipeline:
                 totals.rejected["source_gone"] += 1
                 continue
             before = len(self._dead)
-            batch = _Batch("", b"")
             record = RawRecord(raw, letter.position, letter.index, letter.end)
-            self._record(record, msgspec.structs.replace(self._context, origin=letter.origin), batch, totals)
+            context = msgspec.structs.replace(self._context, origin=letter.origin)
+            self._record(record, context, _Batch("", b""), totals, self._record_type)
             if len(self._dead) == before:
                 self._resolved.append(letter.id)
-        for joined, tokens in self._joiner.flush(None):
-            self._emit_joined(joined, tokens)
-        self._commit(totals)
+        self._join(totals)
+        self.finish(totals)
         return totals
 
     # --- one batch
 
-    def _take(self, batch: RawBatch, totals: Totals) -> None:
-        pending = _Batch(batch.cursor_key, batch.cursor)
+    def take(self, batch: RawBatch, totals: Totals) -> None:
+        """Turn the records of ``batch`` into events; they are durable with the next ``commit``."""
+        now = self._clock.now()
+        self._taken += 1
+        pending = _Batch(batch.cursor_key, batch.cursor, batch.receipt, now, self._taken)
         context = msgspec.structs.replace(self._context, origin=batch.origin)
-        self._ingested_at = iso_ms(self._clock.now())
+        self._ingested_at = iso_ms(now)
+        self._horizon = iso_ms(now + AHEAD_SECONDS)
+        record_type = batch.record_type or self._record_type
         for record in batch.records:
-            self._record(record, context, pending, totals)
-        self._progress.read[batch.cursor_key] = batch.cursor
-        self._waiting.setdefault(batch.cursor_key, deque()).append(pending)
+            self._record(record, context, pending, totals, record_type)
+        self._join(totals)
+        # A batch without a cursor has only its own fragments to wait for; a cursor must wait for all before it.
+        place = batch.cursor_key or f"\0{id(pending)}"
+        (self._barriers if batch.barrier else self._waiting.setdefault(place, deque())).append(pending)
+        if batch.attestation:
+            self._attested[batch.origin] = batch.attestation
+            self._counts[f"attested.{batch.attestation}"] += 1
+        if self._state is not None:
+            self._state.newest_object = max(self._state.newest_object, min(batch.newest, now + AHEAD_SECONDS))
+            self._state.oldest_open = self._state.oldest_open or now
         totals.records += len(batch.records)
         self._counts["records"] += len(batch.records)
         totals.bytes += batch.bytes_read
         totals.objects += batch.settled
 
-    def _record(self, record: RawRecord, context: Context, batch: _Batch, totals: Totals) -> None:
+    def _record(self, record: RawRecord, context: Context, batch: _Batch, totals: Totals, record_type: str) -> None:
         raw = record.data
         if record.error:
-            self._reject(Rejected(record.error), record, context.origin, totals, stage="frame")
+            self._reject(Rejected(record.error, record.detail), record, context.origin, totals, stage="frame")
             return
-        record_type = self._record_type or self._detector.detect(raw)
+        record_type = record_type or self._detector.detect(raw)
         if not record_type:
             self._reject(why_unknown(raw), record, context.origin, totals)
             return
@@ -186,18 +260,42 @@ class Pipeline:
             if type(outcome) is Normalized:
                 self._emit(outcome, record, context.origin)
             elif type(outcome) is Fragment:
-                batch.open += 1
-                token = _Token(batch, context.origin, record_place(record))
-                for joined, tokens in self._joiner.add(outcome, token, self._clock.now()):
-                    self._emit_joined(joined, tokens)
+                self._fragments.append(
+                    (outcome, _Token(batch, context.origin, record_place(record), part_id(outcome, raw)))
+                )
             elif type(outcome) is Rejected:
                 self._reject(outcome, record, context.origin, totals)
 
+    def _join(self, totals: Totals) -> None:
+        """Hand the fragments that were taken to the joiner, without those whose event is durable already.
+
+        They come again after a crash, because the place of their object was held back by other fragments; their
+        siblings may not, since theirs was not. Alone they would become a second event about the same access.
+        """
+        fragments, self._fragments = self._fragments, []
+        ids = [token.part for _, token in fragments if token.part]
+        known = self._spool.known_parts(ids) if ids else frozenset()
+        now = self._clock.now()
+        for fragment, token in fragments:
+            if token.part in known:
+                totals.skipped["duplicate_part"] += 1
+                self._counts["skipped.duplicate_part"] += 1
+                continue
+            token.batch.open += 1
+            for joined, tokens in self._joiner.add(fragment, token, now):
+                self._emit_joined(joined, tokens)
+
     def _emit(self, outcome: Normalized, record: RawRecord, origin: str) -> None:
-        ref = source_ref(origin, record)
-        event = self._transform.finish(outcome.event, outcome.content, ref, self._ingested_at)
-        self._events.append(event)
-        self._size += len(event.body)
+        event = outcome.event
+        if event.timestamp > self._newest:
+            if event.timestamp > self._horizon:
+                event.flags = (*event.flags, "time_ahead")
+                self._counts["time_ahead"] += 1
+            else:
+                self._newest = event.timestamp
+        encoded = self._transform.finish(event, outcome.content, source_ref(origin, record), self._ingested_at)
+        self._events.append(encoded)
+        self._size += len(encoded.body)
 
     def _emit_joined(self, joined: Joined, tokens: Sequence[object]) -> None:
         place: _Token | None = None
@@ -207,6 +305,8 @@ class Pipeline:
             place = place or token
         if joined.event is None or place is None:
             return
+        self._parts += [token.part for token in tokens if isinstance(token, _Token) and token.part]
+        self._counts["identity_missing"] += "identity_missing" in joined.event.flags
         if joined.unless_seen:
             self._unless[joined.event.event_id] = joined.unless_seen
         self._emit(Normalized(joined.event, joined.content), place.record, place.origin)
@@ -218,6 +318,7 @@ class Pipeline:
             totals.skipped[rejected.code] += 1
             self._counts[f"skipped.{rejected.code}"] += 1
             return
+        self._on_reject(origin, rejected)
         totals.rejected[rejected.code] += 1
         self._counts[f"rejected.{rejected.code}"] += 1
         self._dead.append(
@@ -238,50 +339,104 @@ class Pipeline:
 
     # --- commit
 
-    def _clear(self) -> None:
-        self._events: list[EncodedEvent] = []
-        self._dead: list[DeadLetter] = []
-        self._unless: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
-        self._resolved: list[str] = []
-        self._size = 0
-        self._ingested_at = iso_ms(self._clock.now())
-        self._last_commit = self._clock.monotonic()
+    def count(self, name: str, number: int) -> None:
+        """Add to a counter of the source; durable with the next commit."""
+        self._counts[name] += number
 
-    def _due(self) -> bool:
+    def due(self) -> bool:
+        """Whether it is time to commit."""
         return (
             len(self._events) >= COMMIT_EVENTS
             or self._size >= COMMIT_BYTES
             or self._clock.monotonic() - self._last_commit >= COMMIT_SECONDS
         )
 
-    def _commit(self, totals: Totals) -> None:
+    def commit(self, totals: Totals) -> list[str]:
+        """Make everything that was taken durable.
+
+        Returns:
+            The receipts of the batches that are durable as a whole now: the source may be told.
+
+        Raises:
+            TransientError: the disk is full or failing; all is kept, and the call may be repeated.
+        """
+        self._settle()
+        self._counts["gaps"] += self._new_gaps()
         done = self._spool.commit(
             Intake(
                 source=self._source.name,
                 destinations=self._destinations,
                 events=self._events,
-                cursors=self._settled_cursors(),
+                cursors=self._settled,
                 dead=self._dead,
                 unless=self._unless,
-                counts=dict(self._counts),
+                parts=self._parts,
+                counts={name: count for name, count in self._counts.items() if count},
                 resolved=self._resolved,
+                namespace=self._namespace,
+                lease=self.lease,
+                attestations=self._attested,
+                state=self._state,
             )
         )
         totals.new += done.new
         totals.duplicates += done.duplicates
+        self.cursors.committed(self._settled)
+        receipts, self._settled, self._receipts = self._receipts, {}, []
         self._clear()
         self._on_commit(totals)
+        return receipts
 
-    def _settled_cursors(self) -> dict[str, bytes]:
-        """The newest cursor of each key behind which no fragment waits."""
-        settled: dict[str, bytes] = {}
-        for key, batches in list(self._waiting.items()):
+    def _acknowledge(self, receipts: Sequence[str]) -> None:
+        if receipts and isinstance(self._source, Acknowledging):
+            try:
+                self._source.acknowledge(receipts)
+            except (TransientError, AuthError):
+                self._counts["unacknowledged"] += len(receipts)  # they come again; their events are known then
+            else:
+                self._counts["acknowledged"] += len(receipts)
+
+    def _clear(self) -> None:
+        self._events: list[EncodedEvent] = []
+        self._dead: list[DeadLetter] = []
+        self._unless: dict[str, str] = {}
+        self._parts: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._resolved: list[str] = []
+        self._attested: dict[str, str] = {}
+        self._size = 0
+        now = self._clock.now()
+        self._ingested_at = iso_ms(now)
+        self._horizon = iso_ms(now + AHEAD_SECONDS)
+        self._last_commit = self._clock.monotonic()
+
+    def _settle(self) -> None:
+        """Find the newest cursor of each key, and the receipts, behind which no fragment waits."""
+        oldest = 0.0
+        for place, batches in list(self._waiting.items()):
             while batches and batches[0].open == 0:
-                settled[key] = batches.popleft().cursor
+                batch = batches.popleft()
+                if batch.key:
+                    self._settled[batch.key] = batch.cursor
+                if batch.receipt:
+                    self._receipts.append(batch.receipt)
             if not batches:
-                del self._waiting[key]
-        return settled
+                del self._waiting[place]
+            elif not oldest or batches[0].since < oldest:
+                oldest = batches[0].since
+        first = min((batches[0].number for batches in self._waiting.values()), default=self._taken + 1)
+        while self._barriers and self._barriers[0].number < first:
+            barrier = self._barriers.popleft()
+            self._settled[barrier.key] = barrier.cursor
+        if self._state is not None:
+            self._state.oldest_open = oldest
+            if self._newest:
+                self._state.newest_event = datetime.fromisoformat(self._newest).timestamp()
+
+    def _new_gaps(self) -> int:
+        """How many gaps the source has found since the last commit."""
+        before, self._gaps = self._gaps, int(getattr(self._source, "gaps", 0))
+        return max(0, self._gaps - before)
 
 
 def record_place(record: RawRecord) -> RawRecord:

@@ -20,6 +20,7 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
         index: number of the record in its object, from 0.
         end: offset just behind the record; what is between records belongs to none.
         error: reason code when the bytes could not be framed as a record (``data`` is then empty or partial).
+        detail: what there is to say about the error in a few words, never content.
     """
 
     data: bytes
@@ -27,6 +28,7 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
     index: int = 0
     end: int = 0
     error: str = ""
+    detail: str = ""
 
 
 class RawBatch(msgspec.Struct, gc=False):
@@ -43,6 +45,8 @@ class RawBatch(msgspec.Struct, gc=False):
         receipt: what ``acknowledge`` gets once every record of this batch is durable, e.g. a message's handle.
         record_type: the type of every record, where the source knows it; empty: configured or detected.
         attestation: what is known of the object's integrity, e.g. ``valid``, ``mismatch``; empty: not checked.
+        barrier: the cursor speaks of batches of other keys, too: it is committed only once every batch that was
+            handed out before it is durable.
     """
 
     origin: str
@@ -55,6 +59,7 @@ class RawBatch(msgspec.Struct, gc=False):
     receipt: str = ""
     record_type: str = ""
     attestation: str = ""
+    barrier: bool = False
 
 
 class Cursors(Protocol):
@@ -85,7 +90,12 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Reads records. Stateless: the pipeline hands in the cursors and commits what comes back."""
+    """Reads records. Stateless: the pipeline hands in the cursors and commits what comes back.
+
+    All methods are called by one thread at a time; ``acknowledge`` between two batches or after the last. What a
+    source may have besides: ``acknowledge`` (``Acknowledging``), ``ranged`` (``Ranged``), ``close()`` (called once at
+    the end), ``notes`` (sentences about what was left out) and ``gaps`` (how often it found something missing).
+    """
 
     name: str
 
@@ -119,6 +129,18 @@ class Acknowledging(Protocol):
         ...
 
 
+@runtime_checkable
+class Ranged(Protocol):
+    """A source that can read a stretch of the past (``aitrail backfill``)."""
+
+    def ranged(self, start: float, end: float) -> "Source":
+        """Give a source of the same settings that reads at least what happened in [start, end) (epoch seconds).
+
+        Its cursors are kept apart from the live ones; ``fetch`` ends when the range is read.
+        """
+        ...
+
+
 Delivery = Literal["delivered", "duplicate", "retry", "rejected", "pending"]
 
 
@@ -135,12 +157,28 @@ DELIVERED = Verdict("delivered")
 DUPLICATE = Verdict("duplicate")
 
 
+ACCESS = "access"
+STREAM_KEY = b'{"stream":"'
+
+
 class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
     """One event ready to ship: its identity, its time (canonical text) and its canonical bytes."""
 
     event_id: str
     timestamp: str
     body: bytes
+
+    @property
+    def stream(self) -> str:
+        """What kind of event this is: ``access``, or what its bytes say first (``aitrail.streams``).
+
+        The bytes say it themselves, so that the outbox, a dead letter and its replay cannot disagree about it.
+        """
+        body = self.body
+        if not body.startswith(STREAM_KEY):
+            return ACCESS
+        start = len(STREAM_KEY)
+        return body[start : body.find(b'"', start)].decode("ascii", "replace")
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
@@ -187,6 +225,33 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Give back connections; sends nothing."""
+        ...
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """The right to poll one source until ``expires`` (epoch seconds); ``token`` grows with every change of hands."""
+
+    name: str
+    owner: str
+    token: int
+    expires: float
+
+
+class Leases(Protocol):
+    """Who may poll what. Here in SQLite for one store; a shared table or blob makes the same promise for many."""
+
+    owner: str
+
+    def acquire(self, name: str, seconds: float) -> Lease | None:
+        """Take the lease when it is free, expired or ours; None when another holds it."""
+        ...
+
+    def renew(self, leases: Sequence[Lease], seconds: float) -> list[Lease]:
+        """Extend leases and give those that are still ours."""
+        ...
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases back."""
         ...
 
 

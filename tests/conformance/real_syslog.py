@@ -19,7 +19,7 @@ _PACKAGES = (
     *("syslog-ng-core", "libivykis0", "libwrap0", "libnet1", "libpcre3", "libpcre2-8-0", "libjson-c5"),
     *("libsystemd0", "libglib2.0-0"),
 )
-_SECONDS = 10.0
+_SECONDS = 30.0
 
 
 class Server:

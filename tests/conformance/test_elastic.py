@@ -21,7 +21,7 @@ def make(peer: Peer) -> ElasticDestination:
         batch_events=100,
         batch_bytes=300_000,
         event_bytes=150_000,
-        request_seconds=1.0,
+        request_seconds=10.0,
     )
     return ElasticDestination(settings, Secrets())
 

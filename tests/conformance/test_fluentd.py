@@ -163,7 +163,7 @@ def test_the_fluentd_projects_server_takes_every_record(tmp_path, secured, gzip)
                 wrong.send(events[:3], time.monotonic() + 5)
         destination.close()
         # It acknowledges a chunk before it hands the entries on.
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while len(taken.read_text().split("\n")) <= len(events) and time.monotonic() < until:
             time.sleep(0.02)
         found = [json.loads(line) for line in taken.read_text().split("\n")[:-1]]

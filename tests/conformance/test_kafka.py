@@ -143,7 +143,7 @@ def test_a_real_broker_gives_back_what_was_delivered(broker: str, codec: str) ->
         started = time.monotonic()
     finally:
         destination.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4.5  # it waits five seconds for what is left
     found = _consume(broker, topic, len(events))
     assert len(found) == len(events)
     by_id = {dict(one.headers())["event_id"].decode(): one for one in found}

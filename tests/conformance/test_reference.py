@@ -49,6 +49,9 @@ class Careless(ReferenceDestination):
             if any(verdict.status == "rejected" for verdict in ack.verdicts):
                 return Ack([verdict for verdict in ack.verdicts if verdict.status == "rejected"][:1] * len(batch))
             return ack
+        if self.flaw == "cuts":
+            cut = [EncodedEvent(one.event_id, one.timestamp, one.body.replace(b"\\n", b" ")) for one in batch]
+            return super().send(cut, deadline)
         if self.flaw == "invents":
             return Ack.all_delivered(len(batch))
         if self.flaw == "forges":
@@ -86,6 +89,12 @@ def test_careless_destinations_fail(peer, flaw, case, column):
     report = run_conformance(make_careless(flaw), peer, only={case}, show=False)
     assert not report.ok
     assert getattr(report.rows[0], column) > 0
+
+
+def test_a_text_that_arrives_changed_in_any_field_is_found_out(peer):
+    report = run_conformance(make_careless("cuts"), peer, only={"F25"}, show=False)
+    assert "lines: prompt_text, response_text, user_agent" in report.problems[0]
+    assert run_conformance(make_careless("cuts"), peer, only={"F25"}, show=False, marks_controls=True).ok
 
 
 def test_only_peers_with_a_fault_are_asked_for_it(peer):

@@ -41,7 +41,7 @@ def make(peer: Peer) -> SentinelDestination:
         batch_events=100,
         batch_bytes=300_000,
         event_bytes=150_000,
-        request_seconds=1.0,
+        request_seconds=10.0,
     )
     return SentinelDestination(settings, FileCredential(address["token_file"]))
 

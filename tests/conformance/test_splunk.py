@@ -24,7 +24,7 @@ def make(peer: Peer) -> Destination:
         ca_file=address["ca_file"],
         proxy=address["proxy"],
         ack=bool(address["ack"]),
-        ack_timeout_seconds=1.0,
+        ack_timeout_seconds=2.0,
         ack_poll_seconds=0.05,
         event_bytes=200_000,
         host="collector.example.com",
@@ -53,7 +53,7 @@ def test_two_endpoints_share_and_survive_each_other(tmp_path):
     (tmp_path / "token").write_text(token)
     peers = [HecPeer(token=token), HecPeer(token=token)]
     settings = SplunkSettings(
-        urls=tuple(peer.address["url"] for peer in peers), token=f"file:{tmp_path / 'token'}", request_seconds=2.0
+        urls=tuple(peer.address["url"] for peer in peers), token=f"file:{tmp_path / 'token'}", request_seconds=20.0
     )
     destination = SplunkDestination(settings, Secrets())
     sent, claimed = [], []
@@ -68,7 +68,7 @@ def test_two_endpoints_share_and_survive_each_other(tmp_path):
                 time.sleep(1.1)  # an endpoint that failed rests for a second
             batch = make_events(20, "two", step * 20)
             sent += [event.event_id for event in batch]
-            ack = destination.send(batch, time.monotonic() + 5)
+            ack = destination.send(batch, time.monotonic() + 30)
             claimed += [one.event_id for one, it in zip(batch, ack.verdicts, strict=True) if it.status == "delivered"]
         assert claimed == sent
         shares = [set(peer.received()) for peer in peers]

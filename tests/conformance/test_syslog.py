@@ -33,7 +33,7 @@ def connect(peer: Peer, **changes: object) -> SyslogDestination:
             "ca_file": there["ca_file"],
             "hostname": "collector.example.com",
             "message_bytes": 32_000,
-            "send_seconds": 3.0,
+            "send_seconds": 30.0,
             **changes,
         }
     )
@@ -57,12 +57,14 @@ def make_leef(peer: Peer) -> Destination:
 def test_syslog_keeps_the_promise(tls, make_one):
     peer = SyslogPeer(tls=tls)
     try:
-        report = run_conformance(make_one, peer, kills=20 if tls and make_one is make else 5)
+        kills = 20 if tls and make_one is make else 5
+        report = run_conformance(make_one, peer, kills=kills, marks_controls=make_one is not make)
     finally:
         peer.close()
     assert report.ok, report.problems
     shown = {row.case for row in report.rows if row.outcome == "pass"}
     assert {"F0", "F1", "F3", "F7", "F7b", "F8", "F13", "F15", "F25", "F27", "F30a"} <= shown
+    # A killed sender tears its last message; only TLS tells that from one that ends in the middle of a message.
     assert peer.garbled == 0 or not tls
     assert "garbled" not in peer.received()
 
@@ -89,7 +91,7 @@ def test_real_receivers_take_every_message_whole(server, transport, confirm, tmp
         )
         assert destination.check() == []
         for start in range(0, len(events), 400):
-            ack = destination.send(events[start : start + 400], time.monotonic() + 10)
+            ack = destination.send(events[start : start + 400], time.monotonic() + 30)
             assert {verdict.status for verdict in ack.verdicts} == {"delivered"}
         destination.close()
         lines = there.lines(len(events))

@@ -11,8 +11,8 @@ import msgspec
 import aitrail.pipeline as pipeline
 from aitrail.config import load
 from aitrail.destinations.store import StoreDestination
-from aitrail.runtime.assemble import _classifier as classifier
 from aitrail.runtime.collect import collect
+from aitrail.runtime.judging import default_classifier as classifier
 
 pipeline.COMMIT_EVENTS = 40
 classifier()  # compiled before the clock of the kills starts

@@ -2,6 +2,7 @@
 
 import base64
 import random
+import re
 import time
 
 import pytest
@@ -57,12 +58,14 @@ def nested(size):
 
 def slow_candidates(size):
     rnd = random.Random(size)
+    plain = re.compile(rb"\[[^\]]*\](?:\{1,4\})?|\\b")
     words = sorted(
         {
-            literal.decode("utf-8", "replace")
+            plain.sub(b" ", expression).decode("unicode_escape").encode("latin-1").decode("utf-8", "replace").strip()
             for item in JUDGE._injection.compiled
-            for found in item.literals
-            for literal in found
+            for gate in item.gates
+            for found in gate
+            for expression in found
         }
     )
     yield "every literal", " ".join(rnd.choice(words) for _ in range(size // 6))

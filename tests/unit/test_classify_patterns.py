@@ -12,7 +12,7 @@ from aitrail.classify.evaluate import auc, evaluate, measure_of
 from aitrail.classify.fold import fold, skeleton
 from aitrail.classify.gate import Budget
 from aitrail.classify.inject import Injection
-from aitrail.classify.rarity import literal_sets
+from aitrail.classify.rarity import frequency, least_digits, least_run, required
 from aitrail.classify.scoring import Thresholds, noisy_or
 from aitrail.errors import ConfigError
 
@@ -36,10 +36,45 @@ def test_the_passes_never_hide_a_match():
         assert found == direct, line
 
 
-def test_literals_are_contained_in_every_match():
-    sets = literal_sets(rb"\b(?:ignore|disregard) (?:all )?(?:prior|previous) instructions\b")
-    for text in (b"ignore all prior instructions", b"disregard previous instructions"):
-        assert all(any(literal in text for literal in found) for _, found in sets)
+@pytest.mark.parametrize(
+    ("expression", "texts"),
+    [
+        (rb"\b(?:ignore|disregard) (?:all )?(?:prior|previous) instructions\b",
+         (b"ignore all prior instructions", b"disregard previous instructions")),
+        (rb"(?:do not[^0-9a-z\x80-\xff]{1,4}tell|say nothing).{0,9}\b(?:to|at)[^0-9a-z\x80-\xff]{1,4}us\b",
+         (b"do not -- tell it to us", b"say nothing at_us")),
+        (rb"\b(?:abcd|xyz .{1,3} uvw)\b", (b"abcd", b"xyz 12 uvw")),
+        (rb"x{3,5}(?:foo)+b?ar", (b"xxxfoofooar",)),
+    ],
+)  # fmt: skip
+def test_what_is_required_is_contained_in_every_match(expression, texts):
+    import re2
+
+    alternatives = required(expression)
+    assert all(alternatives)
+    for text in texts:
+        assert re2.search(expression, text)
+        assert any(all(any(re2.search(one, text) for one in found) for _, found in sets) for sets in alternatives)
+    assert not any(
+        all(any(re2.search(one, b"an ordinary text") for one in found) for _, found in sets) for sets in alternatives
+    )
+
+
+def test_an_optional_pattern_requires_nothing():
+    assert required(rb"(?:abc)?[a-z]{3}") == [[]]
+
+
+def test_rare_words_come_first():
+    assert frequency(b"instructions") < frequency(b"the")
+    sets = required(rb"\bthe[^0-9a-z\x80-\xff]{1,4}.{3}zebra\b")[0]
+    assert next(found for _, found in sets)[0].endswith(b"".join(b"\\x%02x" % byte for byte in b"zebra"))
+
+
+def test_what_a_value_needs_at_least():
+    assert least_digits(rb"[0-9]{3}-?(?:[0-9]{2}|[0-9]{4})(?:x[0-9]{1,6})?") == 5
+    assert least_run(rb"key .{0,9}[A-Za-z0-9/+]{40}") == 40
+    assert least_run(rb"(?:ab|cde)-[0-9]+ ?[a-f]{8}") == 8
+    assert least_run(rb"[\s\S]{50}") == 0
 
 
 def test_engines_find_the_same():
@@ -47,6 +82,15 @@ def test_engines_find_the_same():
     texts = [b"ab12 x\ny", b"AB12", "\u0437".encode(), b"foo", b"bar!", b""]
     answers = {name: [compile_set(expressions, name).match(text) for text in texts] for name in ENGINES}
     assert all(answer == [[0, 1], [], [2], [], [3], []] for answer in answers.values())
+
+
+def test_gates_need_one_of_each_condition_of_one_alternative():
+    gates = [[[[b"aa", b"bb"], [b"cc"]], [[b"dd"]]], [[[b"aa"], [b"bb"]]]]
+    texts = [b"aa", b"bb cc", b"cc aa", b"dd", b"aa bb", b"", b"cc dd"]
+    for name in ENGINES:
+        with_patterns = compile_set([b"c.?c", b"zz"], name, gates)
+        assert [with_patterns.match(text) for text in texts] == [[], [0, 2], [0, 2], [2], [3], [], [0, 2]], name
+        assert [compile_set([], name, gates).match(text) for text in texts] == [[], [0], [0], [0], [1], [], [0]], name
 
 
 def test_a_bad_engine_name_says_what_there_is():

@@ -118,7 +118,8 @@ def test_replay_wants_one_choice(store, arguments) -> None:
 def test_replay_hands_the_ids_on_and_says_what_happened(store, monkeypatch) -> None:
     asked: list[tuple[Path, list[str]]] = []
 
-    def replay(directory: Path, ids: list[str]) -> Totals:
+    def replay(directory: Path, ids: list[str], config: object) -> Totals:
+        assert config is None
         asked.append((directory, ids))
         totals = Totals(new=len(ids) - 1)
         totals.rejected["json_invalid"] += 1

@@ -24,6 +24,7 @@ from aitrail.destinations._elastic_codes import (
     judge_item,
 )
 from aitrail.destinations._elastic_settings import ElasticSettings
+from aitrail.destinations._verified import compare, counted_slices
 from aitrail.destinations.elastic import ElasticDestination, read_items
 from aitrail.destinations.elastic_install import artefacts, index_template, mappings_template
 from aitrail.errors import AuthError, ConfigError, TransientError
@@ -57,7 +58,7 @@ def make(peer, **settings):
     return ElasticDestination(ElasticSettings(**(given | settings)), Secrets())
 
 
-def send(destination, events, seconds=5.0):
+def send(destination, events, seconds=30.0):
     return destination.send(events, time.monotonic() + seconds).verdicts
 
 
@@ -458,10 +459,17 @@ def test_templates_are_derived_from_the_catalog():
     assert template["template"] == {"lifecycle": {"enabled": True, "data_retention": "365d"}}
     assert "data_retention" not in json.dumps(index_template())
     assert "index.lifecycle.name" not in json.dumps(artefacts())
-    assert list(artefacts())[-1] == "/_index_template/logs-ai_audit.access"
+    assert list(artefacts())[2] == "/_index_template/logs-ai_audit.access"
+    for stream in ("finding", "health", "checkpoint"):
+        index = artefacts("30d")[f"/_index_template/logs-ai_audit.{stream}"]
+        assert index["index_patterns"] == [f"logs-ai_audit.{stream}-*"]
+        assert index["template"]["lifecycle"]["data_retention"] == "30d"
 
 
-def test_install_then_check_then_verify(peer):
+WHOLE_DAY = (1_795_392_000_000, 1_795_478_400_000)
+
+
+def test_install_then_check_then_count(peer):
     one = make(peer, retention="30d")
     assert one.check() == [
         "elastic: the index template logs-ai_audit.access is not there; run: aitrail elastic install."
@@ -472,9 +480,19 @@ def test_install_then_check_then_verify(peer):
     assert lifecycle == {"enabled": True, "data_retention": "30d"}
     events = make_events(2_500)
     send(one, events[:-1], 20.0)
-    verified = one.verify([event.event_id for event in events])
-    assert (verified.asked, verified.found, verified.missing) == (2_500, 2_499, (events[-1].event_id,))
-    assert verified.repeated == {}
+    counted = one.counts(*WHOLE_DAY)
+    assert counted == {event.event_id: 1 for event in events[:-1]}
+    assert one.counts(WHOLE_DAY[0] - 1_000, WHOLE_DAY[0]) == {}
+    one.close()
+
+
+def test_more_ids_than_one_answer_lists_are_never_taken_for_all(peer, monkeypatch):
+    one = make(peer)
+    send(one, make_events(60), 20.0)
+    monkeypatch.setattr("aitrail.destinations.elastic._COUNTED_IDS", 50)
+    assert one.counts(*WHOLE_DAY) is None
+    found = compare(lambda start, end: [], one.counts, *WHOLE_DAY)
+    assert found.extra == 60
     one.close()
 
 
@@ -543,10 +561,10 @@ def test_against_noida_db(other_server, monkeypatch):
     events = [*make_events(300), *hostile_events(), EncodedEvent(whole.event_id, whole.timestamp, encode(whole))]
     assert tally(send(one, events, 30.0)) == {("delivered", ""): len(events)}
     assert tally(send(one, events, 30.0)) == {("duplicate", ""): len(events)}
-    missing = make_event(9_999).event_id
-    verified = one.verify([*(event.event_id for event in events), missing])
-    assert verified.missing == (missing,)
-    assert verified.repeated == {}
+    one.refresh()
+    counted = [found for _, _, found in counted_slices(one.counts, WHOLE_DAY[0], WHOLE_DAY[1])]
+    assert {one: 1 for found in counted for one in found} == {event.event_id: 1 for event in events}
+    assert {count for found in counted for count in found.values()} == {1}
     mapping = one._ask("GET", f"/{STREAM}/_mapping").body[STREAM]["mappings"]["properties"]
     assert mapping["source"]["properties"]["ip"]["type"] == "ip"
     one.close()

@@ -45,7 +45,7 @@ def connect(peer, **changes):
     return FluentdDestination(FluentdSettings(**{**values, **changes}), Secrets())
 
 
-def send(destination, events, seconds=3.0):
+def send(destination, events, seconds=30.0):
     return [verdict.status for verdict in destination.send(events, time.monotonic() + seconds).verdicts]
 
 

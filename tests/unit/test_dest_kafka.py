@@ -36,7 +36,7 @@ def connect(peer, **changes):
     return KafkaDestination(settings, Secrets())
 
 
-def send(destination, events, seconds=5.0):
+def send(destination, events, seconds=30.0):
     return [verdict.status for verdict in destination.send(events, time.monotonic() + seconds).verdicts]
 
 

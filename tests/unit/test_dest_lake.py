@@ -361,6 +361,7 @@ class _Answering:
     ("code", "kind"),
     [
         ("AccessDenied", AuthError),
+        ("RequestTimeTooSkewed", AuthError),
         ("403", AuthError),
         ("ExpiredToken", AuthError),
         ("NoSuchBucket", ConfigError),

@@ -91,7 +91,7 @@ def test_asim_rows_have_the_mandatory_columns_and_keep_everything():
     least = json.loads(Rows(asim_layout).row(encoded(event_with())))
     assert least["EventVendor"] == "aitrail"
     assert least["AdditionalFields"] == {}
-    assert set(STREAMS) == {"access", "agent_event"}
+    assert {name for name, kind in STREAMS.items() if kind.layout is not None} == {"access", "agent_event"}
 
 
 def test_lists_and_names_are_cut_too():

@@ -56,6 +56,10 @@ EXAMPLES: dict[str, list[bytes]] = {
         b'{"TimeGenerated":"2026-11-23T09:14:05Z","CorrelationId":"c","RequestId":"r","SequenceNumber":0}',
         b'{"TimeGenerated":"2026-11-23T09:14:05Z","CorrelationId":"c","ApiId":"a","ResponseCode":200}',
     ],
+    "defender_alert": [
+        (FIXTURES / "defender_alert" / f"{name}.json").read_bytes()
+        for name in ("jailbreak_blocked_table_row", "jailbreak_detected_export", "credential_theft_id_in_alert_name")
+    ],
     "litellm": [
         (FIXTURES / "litellm" / f"{name}.json").read_bytes()
         for name in ("chat_success", "older_text_times", "audit_key_created")
@@ -67,13 +71,32 @@ EXAMPLES: dict[str, list[bytes]] = {
         b'{"resourceMetrics":[]}',
         b'{"resource":{},"traceId":"t","spanId":"s","startTimeUnixNano":1}',
     ],
+    "kong": [(FIXTURES / "kong" / f"{name}.json").read_bytes() for name in ("chat_with_payloads", "rate_limited_429")],
+    "envoy_ai": [
+        (FIXTURES / "envoy_ai" / f"{name}.json").read_bytes() for name in ("only_documented_keys", "mcp_tool_call")
+    ],
+    "cloudflare_ai": [
+        (FIXTURES / "cloudflare_ai" / f"{name}.json").read_bytes() for name in ("rest_chat", "logpush_encrypted")
+    ],
+    "databricks_ai": [
+        (FIXTURES / "databricks_ai" / f"{name}.json").read_bytes()
+        for name in ("inference_row", "inference_older_table", "usage_row")
+    ],
+    "portkey": [(FIXTURES / "portkey" / f"{name}.json").read_bytes() for name in ("chat", "minimal")],
+    "openai_audit": [(FIXTURES / "openai_audit" / "api_key_created_by_session.json").read_bytes()],
+    "anthropic_compliance": [(FIXTURES / "anthropic_compliance" / "chat_created.json").read_bytes()],
+    "vertex": [
+        (FIXTURES / "vertex" / f"{name}.json").read_bytes()
+        for name in ("audit_generate_content", "row_chat_without_caller")
+    ],
 }
 PAIRS = [(name, raw) for name, group in EXAMPLES.items() for raw in group]
 
 
 def test_all_types_have_examples_and_shapes() -> None:
-    assert set(EXAMPLES) == set(NORMALIZERS)
-    assert {shape.name for shape in SHAPES} - {"azure"} | {"azure_openai"} == set(NORMALIZERS)
+    detected = set(NORMALIZERS) - {"generic_access"}  # that one is what a field map says
+    assert set(EXAMPLES) == detected
+    assert {shape.name for shape in SHAPES} - {"azure"} | {"azure_openai"} == detected
 
 
 @pytest.mark.parametrize(("name", "raw"), PAIRS)
@@ -155,7 +178,7 @@ def test_first_value_with_escaped_quotation_mark() -> None:
     "raw",
     [
         b"", b"{}", b"[]", b"null", b'"eventVersion"', b"{", b"\xff\xfe", b'{"a":1}', b'{"eventVersion":', b"[{}]",
-        b'{"eventVersion":"1.11"}', b'{"insertId":"x","protoPayload":{}}', b'{"a":' * 100_000, b"\x00" * 50,
+        b'{"eventVersion":"1.11"}', b'{"insertId":"x","textPayload":""}', b'{"a":' * 100_000, b"\x00" * 50,
         b'{"eventVersion":"1.11","eventSource":"s"',
     ],
 )  # fmt: skip

@@ -1,14 +1,16 @@
 """The flow's promise at its smallest: what is committed together, what is held back, what a crash may repeat."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import aitrail.pipeline as flow
 from aitrail.classify.contract import Evidence, Leak, Text, Verdict
+from aitrail.clock import iso_ms
 from aitrail.enrich import Directory, Person
+from aitrail.errors import TransientError
 from aitrail.event import decode
 from aitrail.normalize.outcome import Context
 from aitrail.pipeline import Pipeline
@@ -16,7 +18,8 @@ from aitrail.ports import Ack, Budget, Cursors, RawBatch, RawRecord, Workload
 from aitrail.privacy.keys import KeyRing
 from aitrail.privacy.treat import Privacy
 from aitrail.secrets import Secrets
-from aitrail.spool import Spool
+from aitrail.spool import Committed, Intake, Spool, states
+from aitrail.spool.states import SourceState
 from aitrail.transform import Transform
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -42,8 +45,11 @@ class ListSource:
 
     name = "list"
 
-    def __init__(self, objects: dict[str, list[list[bytes]]]) -> None:
+    def __init__(self, objects: dict[str, list[list[bytes]]], **more: str) -> None:
         self.objects = objects
+        self.more = more
+        self.told: list[str] = []
+        self.gaps = 0
         self.fail_at: tuple[str, int] | None = None
 
     def survey(self, cursors: Cursors) -> Workload:
@@ -56,7 +62,13 @@ class ListSource:
                 if self.fail_at == (name, number):
                     raise RuntimeError("a bug")
                 rows = [RawRecord(raw, number * 1000 + i, i, number * 1000 + i + 1) for i, raw in enumerate(records)]
-                yield RawBatch(name, rows, name, str(number + 1).encode(), settled=number + 1 == len(batches))
+                settled = number + 1 == len(batches)
+                batch = RawBatch(name, rows, name, str(number + 1).encode(), settled=settled, **self.more)  # type: ignore[arg-type]
+                batch.receipt = f"{name}{number}"
+                yield batch
+
+    def acknowledge(self, receipts: Sequence[str]) -> None:
+        self.told += receipts
 
     def check(self) -> list[str]:
         return []
@@ -257,4 +269,140 @@ def test_directory_fills_what_the_record_lacks(tmp_path: Path, clock: FakeClock)
     pipeline, spool = make(ListSource({"b": [[trail(2)]]}), tmp_path, clock, directory=directory)
     pipeline.run()
     assert delivered(spool)[0].department == "retail"  # type: ignore[attr-defined]
+    spool.close()
+
+
+def test_a_source_is_told_what_is_durable_and_not_before(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "COMMIT_EVENTS", 2)
+    source = ListSource({"a": [[trail(1), trail(2)], [trail(3)], [trail(4)]]})
+    pipeline, spool = make(source, tmp_path, clock)
+    order: list[tuple[int, list[str]]] = []
+    commit = spool.commit
+
+    def noting(intake: Intake) -> Committed:
+        order.append((len(intake.events), list(source.told)))
+        return commit(intake)
+
+    monkeypatch.setattr(spool, "commit", noting)
+    pipeline.run()
+    assert order == [(2, []), (2, ["a0"]), (0, ["a0", "a1", "a2"])]
+    assert source.told == ["a0", "a1", "a2"]
+    assert spool.counters()["list"]["acknowledged"] == 3
+    spool.close()
+
+
+def test_a_batch_with_a_waiting_fragment_is_not_let_go_of(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"llm": [[apim("llm_request_piece_1.json")], [trail(1)]], "other": [[trail(2)]]})
+    pipeline, spool = make(source, tmp_path, clock)
+    pipeline.run(flush_older_than=600.0)
+    assert source.told == ["other0"], "llm1 waits for llm0, as its cursor does"
+    clock.time += 601
+    pipeline.run(flush_older_than=600.0)
+    assert source.told == ["other0", "llm0", "llm1"]
+    spool.close()
+
+
+def test_batches_without_a_cursor_wait_only_for_themselves(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"llm": [[apim("llm_request_piece_1.json")]], "other": [[trail(2)]]}, cursor_key="")
+    original = source.fetch
+
+    def messages(cursors: Cursors, budget: Budget) -> Iterator[RawBatch]:
+        for batch in original(cursors, budget):
+            batch.cursor_key = ""
+            yield batch
+
+    source.more = {}
+    source.fetch = messages  # type: ignore[method-assign]
+    pipeline, spool = make(source, tmp_path, clock)
+    pipeline.run(flush_older_than=600.0)
+    assert source.told == ["other0"]
+    assert list(spool.cursors("list").items()) == []
+    spool.close()
+
+
+def test_a_refused_acknowledgement_is_harmless(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"a": [[trail(1)]]})
+
+    def refuse(receipts: Sequence[str]) -> None:
+        raise TransientError("no route")
+
+    source.acknowledge = refuse  # type: ignore[method-assign]
+    pipeline, spool = make(source, tmp_path, clock)
+    assert pipeline.run().new == 1
+    spool.close()
+
+
+def test_a_failing_disk_keeps_cursors_and_receipts_for_the_next_try(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ListSource({"a": [[trail(1)]]})
+    pipeline, spool = make(source, tmp_path, clock)
+    with monkeypatch.context() as patch:
+
+        def full(intake: Intake) -> Committed:
+            raise TransientError("disk full")
+
+        patch.setattr(spool, "commit", full)
+        with pytest.raises(TransientError):
+            pipeline.run()
+    assert source.told == []
+    totals = pipeline.run()
+    assert totals.new == 1
+    assert spool.cursors("list").get("a") == b"1"
+    assert source.told == ["a0"]
+    spool.close()
+
+
+def test_the_batch_says_what_its_records_are(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"a": [[trail(1)]]}, record_type="litellm")
+    pipeline, spool = make(source, tmp_path, clock)
+    totals = pipeline.run()
+    assert totals.by_type == {"litellm": 1}, "a CloudTrail record: detection would have said so"
+    assert totals.rejected.total() + totals.skipped.total() == 1
+    spool.close()
+
+
+def test_what_is_known_of_an_objects_integrity_is_kept_and_gaps_are_counted(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"s3://b/one": [[trail(1)]], "s3://b/two": [[b"{}"]]}, attestation="valid")
+    pipeline, spool = make(source, tmp_path, clock)
+    source.gaps = 2
+    pipeline.run()
+    found = states.attestation(spool.database, "s3://b/one")
+    assert found == states.Attestation("list", "s3://b/one", "valid", clock.time)
+    assert states.attestation(spool.database, "s3://b/three") is None
+    assert states.attested(spool.database) == {"list": {"valid": 2}}
+    source.more["attestation"] = "mismatch"
+    source.objects = {"s3://b/one": [[trail(1)], [trail(2)]]}
+    source.gaps = 3
+    pipeline.run()
+    assert states.attested(spool.database) == {"list": {"valid": 1, "mismatch": 1}}
+    assert spool.counters()["list"]["gaps"] == 3
+    spool.close()
+
+
+def test_dead_letters_are_told_to_who_wants_to_know(tmp_path: Path, clock: FakeClock) -> None:
+    source = ListSource({"a": [[b'{"x": 1}', trail(1)]]})
+    pipeline, spool = make(source, tmp_path, clock)
+    told: list[tuple[str, str]] = []
+    pipeline._on_reject = lambda origin, rejected: told.append((origin, rejected.code))
+    pipeline.run()
+    assert told == [("a", "type_unknown")]
+    spool.close()
+
+
+def test_times_ahead_are_flagged_and_are_not_the_newest(tmp_path: Path, clock: FakeClock) -> None:
+    record = json.loads(trail(1))
+    near, far = (iso_ms(clock.time + seconds)[:19] + "Z" for seconds in (200, 400))
+    raws = [json.dumps({**record, "eventID": f"{n}" * 8, "eventTime": at}).encode() for n, at in ((1, far), (2, near))]
+    state = SourceState()
+    spool = Spool.open(tmp_path, clock)
+    pipeline, _ = make(ListSource({"a": [raws]}), tmp_path / "other", clock)
+    pipeline._spool, pipeline._state = spool, state
+    pipeline.run()
+    flags = {event.timestamp[:19] + "Z": event.flags for event in delivered(spool)}  # type: ignore[attr-defined]
+    assert "time_ahead" in flags[far]
+    assert "time_ahead" not in flags[near], "clocks differ a little"
+    assert state.newest_event == pytest.approx(clock.time + 200, abs=1.0)
     spool.close()

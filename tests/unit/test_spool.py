@@ -149,7 +149,7 @@ def test_a_failing_commit_leaves_nothing_behind_in_memory_or_on_disk(spool, monk
         with pytest.raises(RuntimeError):
             spool.commit(intake([1, 2], cursors={"a": b"1"}, counts={"n": 1}, dead=[letter(1)]))
     assert spool.cursors("trail").get("a") == b"0"
-    assert spool.counters() == {}
+    assert spool.counters() == {"trail": {"events": 1}}
     assert ids(spool.pending("store", *ALL)) == expect([0])
     done = spool.commit(intake([1, 2], cursors={"a": b"1"}))
     assert (done.new, done.first_seq) == (2, 2)
@@ -655,7 +655,7 @@ def test_an_older_store_is_migrated_with_its_data(tmp_path, clock, monkeypatch):
         migrations.STEPS[-1].version + 1,
         (
             "ALTER TABLE cursor ADD COLUMN lag REAL NOT NULL DEFAULT 0",
-            "CREATE TABLE lease (name TEXT PRIMARY KEY, until REAL NOT NULL)",
+            "CREATE TABLE other (name TEXT PRIMARY KEY, until REAL NOT NULL)",
         ),
     )
     monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, newer))
@@ -665,20 +665,20 @@ def test_an_older_store_is_migrated_with_its_data(tmp_path, clock, monkeypatch):
     with Database.open(tmp_path, clock) as database:
         assert database.rows("SELECT max(version) FROM schema_version") == [(newer.version,)]
         assert database.rows("SELECT key, value, lag FROM cursor") == [("a", b"1", 0.0)]
-        assert database.rows("SELECT count(*) FROM lease") == [(0,)]
+        assert database.rows("SELECT count(*) FROM other") == [(0,)]
     Database.open(tmp_path, clock, write=False).close()
 
 
 def test_a_migration_that_fails_leaves_the_old_version_whole(tmp_path, clock, monkeypatch):
     old_store(tmp_path, clock)
     good = migrations.STEPS
-    broken = migrations.Step(good[-1].version + 1, ("CREATE TABLE lease (name TEXT)", "ALTER TABLE nowhere ADD x"))
+    broken = migrations.Step(good[-1].version + 1, ("CREATE TABLE other (name TEXT)", "ALTER TABLE nowhere ADD x"))
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "STEPS", (*good, broken))
         with pytest.raises(Exception, match="no such table"):
             Database.open(tmp_path, clock)
     with Spool.open(tmp_path, clock) as spool:
-        assert spool.database.rows("SELECT count(*) FROM sqlite_master WHERE name = 'lease'") == [(0,)]
+        assert spool.database.rows("SELECT count(*) FROM sqlite_master WHERE name = 'other'") == [(0,)]
         assert drain(spool) == expect(range(3))
 
 

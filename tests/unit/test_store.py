@@ -15,12 +15,14 @@ from aitrail.destinations.store import StoreDestination
 from aitrail.errors import StoreError, TransientError
 from aitrail.event import FIELD_NAMES, AccessEvent, encode, make_event_id
 from aitrail.ports import Ack, EncodedEvent
-from aitrail.spool import DeadLetter, Intake, Spool
+from aitrail.spool import DeadLetter, Intake, Spool, findings
+from aitrail.spool.findings import Kept
 from aitrail.store import catalog, columns, maintenance, segments
 from aitrail.store.catalog import Segment
 from aitrail.store.database import Database
 from aitrail.store.reader import StoreReader
 from aitrail.store.sandbox import QueryError
+from aitrail.streams import Finding
 
 
 class Clock:
@@ -413,6 +415,7 @@ def test_an_empty_store_has_the_views_with_their_types(flow, root):
         "cursors",
         "dead_letters",
         "events",
+        "findings",
         "runs",
     ]
 
@@ -549,15 +552,21 @@ def test_only_old_segments_read_too(root, clock):
     assert StoreReader(root).query("SELECT event_id, user_id FROM events").rows == [("e-old", "")]
 
 
-def test_findings_are_a_view_once_there_are_some(root, clock, destination):
+def test_findings_are_a_table(root, clock, destination):
     destination.close()
-    with Database.open(root, clock) as database, database.transaction() as db:
-        folder = root / "segments/findings/day=2026-11-20"
-        folder.mkdir(parents=True)
-        duckdb.connect().execute(f"COPY (SELECT 'f1' AS finding_id) TO '{folder}/0-f.parquet' (FORMAT parquet)")
-        found = Segment("findings/day=2026-11-20/0-f.parquet", "findings", "2026-11-20", 1, 1, "", "", "f")
-        catalog.add(db, [found], 0.0)
-    assert StoreReader(root).query("SELECT * FROM findings").rows == [("f1",)]
+    finding = Finding(
+        event_id="f1", timestamp="2026-11-20T10:00:00.250Z", tenant_id="acme", rule_id="r", tags=("a_rule",),
+        entities=("user:a", "ip:203.0.113.9"), evidence_count=3, severity="high",
+    )  # fmt: skip
+    with Database.open(root, clock) as database:
+        assert findings.keep(database, [Kept(finding, ("acme", "a"), 1763632800.0)] * 2, 5.0) == 1
+        assert findings.covered(database) == [("r", ("acme", "a"), 1763632800.0)]
+        assert findings.looked_until(database) == 5.0
+    asked = """SELECT event_id, rule, entities, evidence, events, severity, first_seen::VARCHAR, last_seen::VARCHAR
+        FROM findings"""
+    about = ["user:a", "ip:203.0.113.9"]
+    times = ("2025-11-20 10:00:00", "2026-11-20 10:00:00.25")
+    assert StoreReader(root).query(asked).rows == [("f1", "a_rule", about, [], 3, "high", *times)]
     assert StoreReader(root).query("SELECT count(*) FROM events").rows == [(0,)]
 
 

@@ -1,7 +1,7 @@
 """Setting the tiers from a tenant's own traffic: so many alerts a day, not a figure from somebody else's data."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,6 +25,48 @@ class Calibration(msgspec.Struct, frozen=True, gc=False):
     suspicious_per_day: float
     high_per_day: float
     limited: tuple[str, ...] = ()
+
+
+class Basis(msgspec.Struct, frozen=True):
+    """What thresholds were made from: texts, the volume and the budgets (a day), what they would have raised."""
+
+    written: str
+    classifier: str
+    texts: int
+    per_day: float
+    suspicious_budget: float
+    high_budget: float
+    suspicious_per_day: float
+    high_per_day: float
+    limited: tuple[str, ...] = ()
+
+
+class CalibrationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that ``classify.calibration`` names: TOML, two thresholds and what they were made from."""
+
+    suspicious: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    high: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    basis: Basis
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where the tiers begin."""
+        return Thresholds(self.suspicious, self.high)
+
+
+def as_toml(found: CalibrationFile) -> str:
+    """The file's text; only numbers and texts of our own are in it."""
+    basis = msgspec.to_builtins(found.basis)
+    lines = [
+        "# Thresholds of this organisation, written by `aitrail classify calibrate`.",
+        '# aitrail.toml refers to this file: [classify] calibration = "..."',
+        f"suspicious = {found.suspicious}",
+        f"high = {found.high}",
+        "",
+        "[basis]",
+        *(f"{name} = {msgspec.json.encode(value).decode()}" for name, value in basis.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def calibrate(scores: Iterable[float], *, per_day: float, suspicious_budget: float, high_budget: float) -> Calibration:

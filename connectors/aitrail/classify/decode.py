@@ -10,8 +10,10 @@ a depth, a number of layers and a number of bytes. That something is encoded is 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import re2
+
 from aitrail.classify import decoders as d
-from aitrail.classify.engine import compile_set
+from aitrail.classify.engine import compile_set, re2_options
 from aitrail.classify.fold import Folded, fold
 
 MAX_LAYERS: Final = 16
@@ -49,11 +51,13 @@ _BY_WORD: Final[tuple[tuple[bytes, Decoder], ...]] = (
 )
 _SHORT_TOKEN: Final = rb"[!-~]{1,3}[ ,/|:;\n]{1,3}"
 _LONE_LETTER: Final = rb"[a-z][ ._\-*|/~+,\n]{1,3}"
+# Printable characters in a row that may be encoded bytes, or a key.
+LONG_RUN: Final = 22
 SHAPES: Final = (
-    rb"[!-~]{22}",
     _SHORT_TOKEN * 7,
     rb"[a-z0-9][._\-*|/~+][a-z0-9][._\-*|/~+][a-z0-9][._\-*|/~+][a-z0-9][._\-*|/~+]",
     rb"[01]{7}",
+    rb"[!-~]{%d}" % LONG_RUN,
 )
 _BY_SHAPE: Final[tuple[tuple[bytes, Decoder], ...]] = (
     (rb"[a-z0-9+/_\-]{22}", d.from_base64),
@@ -66,15 +70,32 @@ _BY_SHAPE: Final[tuple[tuple[bytes, Decoder], ...]] = (
     (rb"begin [0-7]{3} |\n?[!-`]{32}", d.from_uuencode),
     (rb"\b" + _LONE_LETTER * 4 + rb"[a-z]\b", d.from_spaced),
 )
-# Words of the patterns with their inner letters in any order: looked for in short texts only.
-_SCRAMBLE: Final = (
-    rb"\b(?:i[gnor]{4}e|p[reviou]{6}s|i[nstruco]{10}s|i[nstruco]{9}n|d[isrega]{7}d|f[orge]{4}t|r[evea]{4}l|p[romp]{4}t|"
-    rb"p[aswor]{6}d|g[uideln]{8}s|r[estriconi]{10}s|s[yste]{4}m|s[ecr]{4}t|o[verid]{6}e|e[verythin]{8}g|"
-    rb"a[signmet]{9}s|d[ocumet]{7}s|b[efor]{4}e|b[ypas]{4}s)\b"
-)
+# Words of the patterns whose inner letters may be in another order: looked for in short texts only.
+_SCRAMBLED: Final = (
+    "ignore", "previous", "instructions", "instruction", "disregard", "forget", "reveal", "prompt", "password",
+    "guidelines", "restrictions", "system", "secret", "override", "everything", "assignments", "documents", "before",
+    "bypass", "unrestricted", "limitations", "questions", "commands", "directives", "confidential", "developer",
+    "original", "hidden",
+)  # fmt: skip
+
+
+def _reordered(word: str) -> str:
+    """An expression for ``word`` with its inner letters in another order, but not for the word itself."""
+    inner = word[1:-1]
+    letters = "".join(sorted(set(inner)))
+    forms = [
+        f"{inner[:at]}[{letters.replace(inner[at], '')}][{letters}]{{{len(inner) - at - 1}}}"
+        for at in range(len(inner) - 1)
+    ]
+    return rf"\b{word[0]}(?:{'|'.join(forms)}){word[-1]}\b"
+
+
+_SCRAMBLE: Final = "|".join(_reordered(word) for word in _SCRAMBLED).encode()
 _SCRAMBLE_LIMIT: Final = 2_000
 
 TRIGGERS: Final = (*(trigger for trigger, _ in _BY_WORD), *SHAPES)
+# Which of the triggers says that there is such a run.
+LONG_RUN_TRIGGER: Final = len(TRIGGERS) - 1
 
 
 class Decoders:
@@ -82,11 +103,12 @@ class Decoders:
 
     def __init__(self, engine: str = "auto") -> None:
         self._shapes = compile_set([trigger for trigger, _ in _BY_SHAPE], engine)
-        self._scramble = compile_set([_SCRAMBLE], engine)
+        # One expression on its own is faster on RE2 than in any set.
+        self._scramble = re2.compile(_SCRAMBLE, re2_options())
 
     def scrambled(self, folded: Folded) -> bool:
         """Whether a short text may hold scrambled words; longer texts are not looked at for them."""
-        return len(folded.low) <= _SCRAMBLE_LIMIT and bool(self._scramble.match(folded.low))
+        return len(folded.low) <= _SCRAMBLE_LIMIT and self._scramble.search(folded.low) is not None
 
     def run(
         self, folded: Folded, triggered: Sequence[int], *, scrambled: bool

@@ -14,12 +14,24 @@ from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from aitrail.classify.disguise import LEET_TABLES, bracketed_letters, despace, reverse_words, unpig, unscramble
+from aitrail.classify.disguise import (
+    LEET_TABLES,
+    bracketed_letters,
+    despace,
+    has_leet_word,
+    reverse_words,
+    unpig,
+    unscramble,
+)
 
 # Runs longer than this are cut: what is hidden in the middle of a megabyte of base64 is a file, not a prompt.
 _MAX_RUN: Final = 16_384
 _MIN_DECODED: Final = 6
 _MAX_RUNS: Final = 32
+
+
+_LETTERS: Final = bytes(code for code in range(128) if chr(code).isalpha()) + b" "
+_USUAL: Final = _LETTERS + b"0123456789.,!?'\"\n-:;()<>[]{}|/_=#*@"
 
 
 def readable(data: bytes) -> str | None:
@@ -31,6 +43,11 @@ def readable(data: bytes) -> str | None:
     if len(text) < _MIN_DECODED:
         return None
     sample = text[:400]
+    if sample.isascii():
+        size = len(sample)
+        few = data[:size]
+        usual = size - len(few.translate(None, _USUAL)) >= 0.95 * size
+        return text if usual and size - len(few.translate(None, _LETTERS)) >= 0.5 * size else None
     good = sum(1 for char in sample if char.isalnum() or char in " .,!?'\"\n-:;()<>[]{}|/_=#*@")
     letters = sum(1 for char in sample if char.isalpha() or char == " ")
     return text if good >= 0.95 * len(sample) and letters >= 0.5 * len(sample) else None
@@ -48,9 +65,18 @@ _UU = re.compile(rb"(?:^|\n)(?:begin [0-7]{3} [^\n]*\n)?((?:[!-M][!-`]{4,60}\n?)
 _ESCAPE = re.compile(rb"\\u\{?([0-9A-Fa-f]{4,6})\}?|\\x([0-9A-Fa-f]{2})|\\([0-7]{3})|U\+([0-9A-Fa-f]{4,6})[ ,]?")
 
 
+def _is_base64(run: bytes) -> bool:
+    """Whether a run can be base64 of text: both cases, one of the two alphabets; most paths and names are neither."""
+    return (
+        run != run.lower()
+        and run != run.upper()
+        and not ((b"-" in run or b"_" in run) and (b"/" in run or b"+" in run))
+    )
+
+
 def from_base64(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
     """Standard and URL-safe base64 (RFC 4648), also with line breaks."""
-    for match in islice(_B64.finditer(data), _MAX_RUNS):
+    for match in islice(filter(lambda found: _is_base64(found.group()), _B64.finditer(data)), _MAX_RUNS):
         run = re.sub(rb"[\s=]", b"", match.group()[:_MAX_RUN]).replace(b"-", b"+").replace(b"_", b"/")
         for shift in range(4):  # a run may start with letters that belong to the text before it
             body = run[shift:]
@@ -210,9 +236,13 @@ def from_quoted_printable(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
     yield "quoted_printable", quopri.decodestring(data[:_MAX_RUN]), 0, len(data)
 
 
+# Letters or digits of one sort in a row, longer than chance gives in base 85.
+_WORD_IN_RUN = re.compile(rb"[A-Za-z][a-z]{6}|[A-Z]{7}|[0-9]{7}")
+
+
 def _is_base85(run: bytes) -> bool:
     """Whether a run is mixed as base 85 is: no address, no path, both cases and a fair share of punctuation."""
-    if b"://" in run or b"www." in run or b"](" in run:
+    if b"://" in run or b"www." in run or b"](" in run or _WORD_IN_RUN.search(run) is not None:
         return False
     marks = sum(1 for byte in run if not (48 <= byte < 58 or 65 <= byte < 91 or 97 <= byte < 123))
     return marks * 12 >= len(run) and run != run.lower() and run != run.upper()
@@ -298,8 +328,10 @@ def from_reverse(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
 
 
 def from_leet(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
-    """Digits and marks read as letters, in both readings of 1."""
+    """Digits and marks read as letters, in both readings of 1, where a known word appears that way."""
     low = data.lower()
+    if not has_leet_word(low[:_MAX_RUN]):
+        return
     for table in LEET_TABLES:
         yield "leet", low.translate(table), 0, len(data)
 

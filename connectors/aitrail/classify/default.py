@@ -6,8 +6,7 @@ the response is judged on its own, for what leaves with it. Secrets and personal
 """
 
 import hashlib
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,17 +18,22 @@ from aitrail.classify.fold import fold
 from aitrail.classify.inject import NOTHING, Finding, Injection
 from aitrail.classify.leaks import UNCHECKED, Found, Leaks
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
+from aitrail.classify.unwrap import decoded_forms
 from aitrail.contentdir import content_path
 from aitrail.event import Classification
 
-RULES_VERSION: Final = "1.0"
+RULES_VERSION: Final = "1.1"
 # Texts longer than this are judged up to here; the rest is reported as a finding, so that masking hides it.
 MAX_TEXT: Final = 1_000_000
-_CACHED_TEXTS: Final = 2_048
-_CACHED_LENGTH: Final = 16_384
+# Chat clients send the whole conversation with every call: verdicts of texts are kept, under digests of the texts. An
+# entry counts one and one more for everything that was found; a few hundred bytes each.
+_REMEMBERED: Final = 20_000
+_REMEMBERED_LENGTH: Final = 65_536
 _MAX_EVIDENCE: Final = 24
 
 _JUDGED_ROLES: Final = frozenset(("user", "tool"))
+# Roles in which the same text is judged differently.
+_PERSON: Final = {"user": b"user", "tool": b"tool", "response": b"response"}
 # What a response is judged for beside leaks: what acts where it is shown.
 _RESPONSE_SIGNALS: Final = frozenset(("rendering_exfiltration",))
 
@@ -46,6 +50,45 @@ class _Single(msgspec.Struct, frozen=True, gc=False):
 _CLEAN: Final = _Single()
 
 
+class Recent:
+    """Verdicts of the texts that were judged last, bounded by what they hold.
+
+    Two halves; when the younger one is full the older one is dropped. Threads may lose an entry to each other and never
+    get a wrong one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._size = 0
+        self._young: dict[bytes, _Single] = {}
+        self._old: dict[bytes, _Single] = {}
+
+    @staticmethod
+    def key(role: str, text: str) -> bytes:
+        """Name a text in a role; nothing of the text can be read from it."""
+        data = text.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(data, digest_size=16, person=_PERSON.get(role, b"")).digest()
+
+    def get(self, key: bytes) -> _Single | None:
+        """Give the verdict that was kept under ``key``, if any."""
+        single = self._young.get(key)
+        if single is None:
+            single = self._old.get(key)
+            if single is not None:
+                self.put(key, single)
+        return single
+
+    def put(self, key: bytes, single: _Single) -> None:
+        """Keep a verdict."""
+        size = 1 + len(single.findings) + len(single.leaks)
+        if size > self._half:
+            return
+        self._size += size
+        if self._size > self._half:
+            self._old, self._young, self._size = self._young, {}, size
+        self._young[key] = single
+
+
 class DefaultClassifier:
     """See the module's text. Thread-safe; the same texts always give the same verdict.
 
@@ -53,17 +96,23 @@ class DefaultClassifier:
         thresholds: where the tiers begin (``aitrail classify calibrate`` finds them for a tenant).
         folder: a directory with pattern files of the user's own instead of the shipped ones.
         engine: hyperscan, re2 or auto.
+        remembered: about how many verdicts are kept for texts that come again; 0 judges every text anew.
     """
 
     def __init__(
-        self, thresholds: Thresholds = DEFAULT_THRESHOLDS, folder: Path | None = None, engine: str = "auto"
+        self,
+        thresholds: Thresholds = DEFAULT_THRESHOLDS,
+        folder: Path | None = None,
+        engine: str = "auto",
+        remembered: int = _REMEMBERED,
     ) -> None:
         self.thresholds = thresholds
-        self._leaks = Leaks(folder)
-        self._injection = Injection(self._leaks.gates, folder, engine)
+        self._leaks = Leaks(folder, engine)
+        self._injection = Injection(self._leaks.gates, folder, engine, _RESPONSE_SIGNALS)
         self.engine = self._injection.gated.engine
         self.version = f"{RULES_VERSION}+{_digest(folder or content_path('patterns'))}"
-        self._repeated = lru_cache(maxsize=_CACHED_TEXTS)(self._single)
+        self._recent = Recent(remembered)
+        self._remembers = remembered > 0
 
     def classify(self, texts: list[Text]) -> Verdict:
         """Judge ``texts``; never raises."""
@@ -81,9 +130,7 @@ class DefaultClassifier:
                 verdict.prompt_classification = "clean"
                 if role in _JUDGED_ROLES and verdict.injection_score is None:
                     verdict.injection_score = 0.0
-            # System prompts come again with every call: they are worth remembering.
-            known = role == "system" and len(text) <= _CACHED_LENGTH
-            single = self._repeated(role, text) if known else self._single(role, text)
+            single = self._known(role, text)
             if single is not _CLEAN:
                 found = True
                 _add(verdict, single, index, item.place)
@@ -93,6 +140,21 @@ class DefaultClassifier:
         """The injection score of one user text by itself."""
         return self._single("user", text).score
 
+    def layers(self, text: str) -> Iterator[tuple[str, bytes]]:
+        """What ``text`` says once decoded: name and folded bytes of every form."""
+        return decoded_forms(self._injection, text)
+
+    def _known(self, role: str, text: str) -> _Single:
+        """Judge one text, or take the verdict of the same text in the same role from memory."""
+        if not self._remembers or len(text) > _REMEMBERED_LENGTH:
+            return self._single(role, text)
+        key = Recent.key(role, text)
+        single = self._recent.get(key)
+        if single is None:
+            single = self._single(role, text)
+            self._recent.put(key, single)
+        return single
+
     def _single(self, role: str, text: str) -> _Single:
         length = len(text)
         cut = length > MAX_TEXT
@@ -100,16 +162,19 @@ class DefaultClassifier:
             text = text[:MAX_TEXT]
         folded = fold(text)
         gated = self._injection.gated
-        scanned = gated.scan(folded.low)
-        if not cut and self._injection.is_plain(folded, scanned):
+        scanned = gated.scan(folded.low) if role in _JUDGED_ROLES else gated.scan_answer(folded.low)
+        if not scanned and not cut and role not in _JUDGED_ROLES:
             return _CLEAN
         fired = self._injection.outside(scanned) if scanned else []
-        leaks, short = self._leaks.find(folded, fired) if fired else ([], False)
+        leaks: list[Found] = []
+        short = False
+        if fired:
+            leaks, short = self._leaks.find(folded, fired, long_run=self._injection.has_long_run(scanned))
         judged = NOTHING
         if role in _JUDGED_ROLES:
             judged = self._injection.judge(text, role, folded, scanned)
         elif role == "response":
-            judged = self._injection.judge_response(folded, scanned, _RESPONSE_SIGNALS)
+            judged = self._injection.judge_response(folded, scanned)
         if not leaks and not judged.findings and not cut and not judged.truncated:
             return _CLEAN
         if cut:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
+from aitrail.classify.rarity import common_words
+
 # "1" and "!" stand for i or l, so both readings are tried.
 LEET_TABLES: Final = (
     bytes.maketrans(b"0134578@$!|+926", b"oieastbasiltgzg"),
@@ -23,6 +25,27 @@ KEYWORDS: Final = tuple(
     b"command anything now concentrate articles text texts your what told you were given information details reveal "
     b"display safety protocol protocols disabled disable filters from about instead".split()
 )
+
+
+_LEET_TOKEN = re.compile(rb"[a-z0-9@$!|+]{4,}")
+_LEET_SIGN = re.compile(rb"[013457@$!|+]")
+_WITH_LETTER = re.compile(rb"[a-z]")
+
+
+@lru_cache(maxsize=1)
+def _known_words() -> frozenset[bytes]:
+    return frozenset(word for word in (*KEYWORDS, *(word.encode() for word in common_words())) if len(word) > 3)
+
+
+def has_leet_word(low: bytes) -> bool:
+    """Whether a word with digits or marks among its letters is a known one when they are read as letters."""
+    known = _known_words()
+    for token in set(_LEET_TOKEN.findall(low)):
+        if _LEET_SIGN.search(token) is not None and _WITH_LETTER.search(token) is not None:
+            bare = token.rstrip(b"!")
+            if any(bare.translate(table) in known for table in LEET_TABLES if bare.translate(table) != bare):
+                return True
+    return False
 
 
 @lru_cache(maxsize=1)

@@ -12,16 +12,14 @@ by leaks.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from aitrail.classify.contract import Classifier, Text
+from aitrail.classify.targets import Outcome, Target, families, flagged, macro, measure_of, share, targets
 from aitrail.errors import ConfigError
-
-LEAK_PREFIXES: Final = ("secret", "pii", "leak", "financial", "s_", "p_", "n_sec", "n_pii", "n_invalid")
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -53,11 +51,17 @@ class KindReport(msgspec.Struct, gc=False):
 
 
 class Report(msgspec.Struct, gc=False):
-    """The result of one evaluation. Times are in milliseconds, rates per second of one core.
+    """The result of one evaluation.
+
+    Times are milliseconds of processor time of one core, rates per second of it: what else the machine does at the time
+    hardly changes them.
 
     Attributes:
         classifier: version of what was measured.
-        recall, recall_high: share of attack rows in a tier, all rows alike; ``recall_macro``: the mean over kinds.
+        recall, recall_high: share of attack rows in a tier, all rows alike.
+        recall_macro: mean over families of attacks, the ``encoded_*`` kinds being one family and the hard ones left out
+            (``aitrail.classify.targets``); ``families``: the recall of each.
+        targets: the project's goals, as far as the file has rows for them.
         false_positives, false_positives_high: share of harmless rows, by the columns that count for their kinds.
         leak_recall, leak_false_positives: the same for rows whose kind is judged by leaks.
         auc: chance that an attack scores above a harmless text (rows judged by injection; ties count half).
@@ -71,6 +75,8 @@ class Report(msgspec.Struct, gc=False):
     recall: float | None
     recall_high: float | None
     recall_macro: float | None
+    families: dict[str, float]
+    targets: list[Target]
     false_positives: float | None
     false_positives_high: float | None
     leak_recall: float | None
@@ -82,15 +88,6 @@ class Report(msgspec.Struct, gc=False):
     p99_ms: float
     max_ms: float
     truncated: int
-
-
-class _Outcome(msgspec.Struct, gc=False):
-    row: Row
-    score: float
-    tier: str
-    leaks: bool
-    seconds: float
-    truncated: bool
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -115,27 +112,28 @@ def evaluate(path: Path, classifier: Classifier) -> Report:
     rows = list(read_rows(path))
     outcomes = [_judge(classifier, row) for row in rows]
     kinds = _grouped(outcomes, by_source=False)
-    injection = [one for one in outcomes if measure_of(one.row.kind) == "injection"]
-    leaking = [one for one in outcomes if measure_of(one.row.kind) == "leaks"]
-    attacks = [one for one in injection if one.row.label]
-    harmless = [one for one in injection if not one.row.label]
+    injection = [one for one in outcomes if measure_of(one.kind) == "injection"]
+    leaking = [one for one in outcomes if measure_of(one.kind) == "leaks"]
+    attacks = [one for one in injection if one.label]
+    harmless = [one for one in injection if not one.label]
     seconds = sorted(one.seconds for one in outcomes)
     total = sum(seconds)
-    size = sum(len(row.text.encode("utf-8", "replace")) for row in rows)
-    attack_kinds = [kind for kind in kinds if kind.label and kind.measure == "injection"]
+    size = sum(one.size for one in outcomes)
     return Report(
         file=path.name,
         classifier=classifier.version,
         rows=len(rows),
         kinds=kinds,
         sources=_grouped(outcomes, by_source=True),
-        recall=_share(attacks, lambda one: bool(one.tier)),
-        recall_high=_share(attacks, lambda one: one.tier == "high"),
-        recall_macro=round(sum(kind.flagged for kind in attack_kinds) / len(attack_kinds), 1) if attack_kinds else None,
-        false_positives=_share(harmless, lambda one: bool(one.tier)),
-        false_positives_high=_share(harmless, lambda one: one.tier == "high"),
-        leak_recall=_share([one for one in leaking if one.row.label], lambda one: one.leaks),
-        leak_false_positives=_share([one for one in leaking if not one.row.label], lambda one: one.leaks),
+        recall=share(attacks, lambda one: bool(one.tier)),
+        recall_high=share(attacks, lambda one: one.tier == "high"),
+        recall_macro=macro(outcomes, flagged),
+        families=families(outcomes, flagged),
+        targets=targets(outcomes),
+        false_positives=share(harmless, lambda one: bool(one.tier)),
+        false_positives_high=share(harmless, lambda one: one.tier == "high"),
+        leak_recall=share([one for one in leaking if one.label], lambda one: one.leaks),
+        leak_false_positives=share([one for one in leaking if not one.label], lambda one: one.leaks),
         auc=auc([one.score for one in attacks], [one.score for one in harmless]),
         texts_per_second=round(len(rows) / total, 0) if total else 0.0,
         megabytes_per_second=round(size / total / 1e6, 2) if total else 0.0,
@@ -146,41 +144,33 @@ def evaluate(path: Path, classifier: Classifier) -> Report:
     )
 
 
-def measure_of(kind: str) -> str:
-    """Whether rows of ``kind`` are judged by tiers of injection or by leaks."""
-    return "leaks" if kind.lower().startswith(LEAK_PREFIXES) else "injection"
-
-
-def _judge(classifier: Classifier, row: Row) -> _Outcome:
+def _judge(classifier: Classifier, row: Row) -> Outcome:
     place = "response" if row.role == "assistant" else "prompt"
     text = Text("response" if place == "response" else "prompt", row.role or "user", row.text)
-    started = time.perf_counter()
+    started = time.thread_time()
     verdict = classifier.classify([text])
-    seconds = time.perf_counter() - started
-    return _Outcome(
-        row, verdict.injection_score or 0.0, verdict.injection_tier, bool(verdict.leaks), seconds, verdict.truncated
-    )
+    seconds = time.thread_time() - started
+    return Outcome(
+        row.label, row.kind, row.source, verdict.injection_score or 0.0, verdict.injection_tier, bool(verdict.leaks),
+        seconds, len(row.text.encode("utf-8", "replace")), verdict.truncated,
+    )  # fmt: skip
 
 
-def _grouped(outcomes: list[_Outcome], *, by_source: bool) -> list[KindReport]:
-    groups: dict[tuple[int, str, str], list[_Outcome]] = {}
+def _grouped(outcomes: list[Outcome], *, by_source: bool) -> list[KindReport]:
+    groups: dict[tuple[int, str, str], list[Outcome]] = {}
     for one in outcomes:
-        if by_source and not one.row.source:
+        if by_source and not one.source:
             continue
-        groups.setdefault((one.row.label, one.row.kind, one.row.source if by_source else ""), []).append(one)
+        groups.setdefault((one.label, one.kind, one.source if by_source else ""), []).append(one)
     reports = []
     for (label, kind, source), members in sorted(groups.items(), key=lambda item: (-item[0][0], item[0][1:])):
-        suspicious = _share(members, lambda one: bool(one.tier)) or 0.0
-        high = _share(members, lambda one: one.tier == "high") or 0.0
-        leaks = _share(members, lambda one: one.leaks) or 0.0
+        suspicious = share(members, lambda one: bool(one.tier)) or 0.0
+        high = share(members, lambda one: one.tier == "high") or 0.0
+        leaks = share(members, lambda one: one.leaks) or 0.0
         measure = measure_of(kind)
         counts = (leaks, leaks) if measure == "leaks" else (suspicious, high)
         reports.append(KindReport(kind, label, measure, len(members), suspicious, high, leaks, *counts, source))
     return reports
-
-
-def _share(members: list[_Outcome], hit: Callable[[_Outcome], bool]) -> float | None:
-    return round(100 * sum(1 for one in members if hit(one)) / len(members), 2) if members else None
 
 
 def _quantile(ordered: list[float], share: float) -> float:

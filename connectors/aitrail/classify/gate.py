@@ -1,13 +1,13 @@
 """Matching in steps: one cheap pass over every text, a second one where it pays, RE2 for what can match.
 
-The first pass looks for the rarest literals of the primary patterns, for anchors (words that make a text worth a closer
-look) and for the callers' own triggers. Where a primary pattern can match, or an anchor occurs, the second pass
-looks for
-the literals of all patterns, and RE2 tries those patterns of which no set of literals is missing: the supporting ones
-only where a primary one matched or an anchor occurs. The passes rule out and never decide.
+The first pass looks for anchors (words that make a text worth a closer look), for the callers' own triggers, and for
+what the matches of primary patterns must contain. RE2 tries the primary patterns of which nothing is missing. Where one
+of them matched or an anchor occurs, the second pass does the same for the supporting patterns. The passes rule out and
+never decide.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -18,12 +18,16 @@ from aitrail.classify.patterns import Compiled
 
 _WINDOW: Final = 2_000
 _WINDOW_OVERLAP: Final = 400
+# RE2's automaton cache per expression, in bytes: with less, the larger ones start over again and again.
+_RE2_MEMORY: Final = 8 << 20
+# Stands for the anchors where there are none.
+_NEVER: Final = rb"\x00no anchor\x00"
 
 
 class Budget(msgspec.Struct, gc=False):
-    """What one text may cost: searches with RE2, and bytes of decoded layers. Below zero: something was left out."""
+    """What one text may cost: bytes searched with RE2, bytes of decoded layers. Below zero: something was left out."""
 
-    searches: int = 1_200
+    searched: int = 1_500_000
     decoded: int = 40_000
 
 
@@ -35,51 +39,13 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
-class _Literals:
-    """The literals of some patterns as one set, and for each pattern which of its sets must all be there."""
-
-    def __init__(self, patterns: Iterable[tuple[int, Sequence[Sequence[bytes]]]], engine: str) -> None:
-        bits: dict[tuple[bytes, ...], int] = {}
-        present: dict[bytes, int] = {}
-        owners: dict[bytes, list[tuple[int, int]]] = {}
-        # Patterns without a literal can match anywhere.
-        self.always: list[int] = []
-        for index, sets in patterns:
-            need = 0
-            for found in sets:
-                bit = bits.setdefault(tuple(found), 1 << len(bits))
-                need |= bit
-                for literal in found:
-                    present[literal] = present.get(literal, 0) | bit
-            if not sets:
-                self.always.append(index)
-                continue
-            for literal in sets[0]:
-                owners.setdefault(literal, []).append((index, need))
-        self._bits = list(present.values())
-        self._owners = [owners.get(literal, []) for literal in present]
-        self.set = compile_set([_escape(literal) for literal in present], engine)
-
-    def candidates(self, data: bytes) -> set[int]:
-        """Which patterns can match in ``data``."""
-        scanned = self.set.match(data)
-        present = 0
-        for number in scanned:
-            present |= self._bits[number]
-        out = set(self.always)
-        for number in scanned:
-            for index, need in self._owners[number]:
-                if present & need == need:
-                    out.add(index)
-        return out
-
-
-def _escape(literal: bytes) -> bytes:
-    return b"".join(b"\\x%02x" % byte for byte in literal)
-
-
 class Gated:
-    """Compiled patterns, anchors and triggers. Thread-safe; the same result with every engine."""
+    """Compiled patterns, anchors and triggers. Thread-safe; the same result with every engine.
+
+    Args:
+        triggers: what callers want to know of, by number; the first ``judging`` ones are not looked for in answers.
+        answering: signals of the patterns that are looked for in answers, whether primary or not.
+    """
 
     def __init__(
         self,
@@ -87,60 +53,124 @@ class Gated:
         anchors: Sequence[bytes] = (),
         triggers: Sequence[bytes] = (),
         engine: str = "auto",
+        answering: Collection[str] = (),
+        judging: int = 0,
     ) -> None:
         self._expressions = [pattern.expression for pattern in patterns]
+        self._concepts = [pattern.concept.name for pattern in patterns]
         self._compiled: list[Any] = [None] * len(patterns)
-        self._options = re2_options()
-        numbered = list(enumerate(patterns))
-        self._primary = frozenset(index for index, pattern in numbered if pattern.primary)
-        self._rare = _Literals([(i, item.literals[:1]) for i, item in numbered if item.primary], engine)
-        self._all = _Literals([(i, item.literals) for i, item in numbered], engine)
-        # An anchor is one trigger: which one it was does not matter. Number 0 says that a primary pattern can match.
-        joined = [b"|".join(anchors)] if anchors else []
-        self._anchor = 1 if joined else -1
-        self._trigger_base = 1 + len(joined)
-        self._triggers = compile_set([*joined, *triggers], engine)
-        self.engine = self._triggers.engine
+        self._options = re2_options(memory=_RE2_MEMORY)
+        primary = [index for index, pattern in enumerate(patterns) if pattern.primary]
+        other = [index for index, pattern in enumerate(patterns) if not pattern.primary]
+        # Patterns of which nothing is required can match anywhere.
+        self._always = [index for index in other if not patterns[index].gates]
+        self._supporting = [index for index in other if patterns[index].gates]
+        self._primary = frozenset(primary)
+        self._answers = frozenset(
+            index for index, pattern in enumerate(patterns) if pattern.concept.signal in answering
+        )
+        # An anchor is one trigger: which one it was does not matter.
+        joined = b"|".join(anchors) or _NEVER
+        # Behind the anchor and the triggers: the patterns whose gates the first pass holds.
+        self._gates_base = 1 + len(triggers)
+        self._gated = [*primary, *(index for index in self._supporting if index in self._answers)]
+        # Answers, and what is not judged for injection, get a smaller pass; its numbers are translated.
+        kept = [number for number, index in enumerate(self._gated) if index in self._answers]
+        self._numbers = [*range(1 + judging, self._gates_base), *(self._gates_base + number for number in kept)]
+        wanted: tuple[tuple[Sequence[bytes], Sequence[int]], ...] = (
+            ([joined, *triggers], self._gated),
+            ([], self._supporting),
+            (triggers[judging:], [self._gated[number] for number in kept]),
+        )
+        with ThreadPoolExecutor(len(wanted)) as pool:  # Hyperscan compiles without holding up other threads
+            self._first, self._second, self._third = pool.map(
+                lambda one: compile_set(one[0], engine, [patterns[index].gates for index in one[1]]), wanted
+            )
+        self.engine = self._first.engine
 
     def scan(self, data: bytes) -> list[int]:
         """Make the first pass: numbers for the methods below, ascending; empty when nothing is worth a closer look."""
-        scanned = [number + 1 for number in self._triggers.match(data)]
-        return [0, *scanned] if self._rare.set.match(data) or self._rare.always else scanned
+        return self._first.match(data)
+
+    def scan_answer(self, data: bytes) -> list[int]:
+        """Make the first pass over an answer or an instruction: without anchors and the first triggers."""
+        numbers = self._numbers
+        return [numbers[number] for number in self._third.match(data)]
 
     def triggers(self, scanned: Sequence[int]) -> list[int]:
         """Give the triggers (numbered from 0) among what ``scan`` returned."""
-        base = self._trigger_base
-        return [number - base for number in scanned if number >= base]
+        base = self._gates_base
+        return [number - 1 for number in scanned if 0 < number < base]
 
-    def anchored(self, scanned: Sequence[int]) -> bool:
+    @staticmethod
+    def trigger_number(trigger: int) -> int:
+        """How ``scan`` numbers a trigger."""
+        return 1 + trigger
+
+    @staticmethod
+    def anchored(scanned: Sequence[int]) -> bool:
         """Whether an anchor is among what ``scan`` returned."""
-        return self._anchor in scanned
+        return bool(scanned) and scanned[0] == 0
 
-    def matches(self, scanned: Sequence[int], data: bytes, budget: Budget) -> list[Match]:
+    def worth(self, scanned: Sequence[int]) -> bool:
+        """Whether, going by what ``scan`` returned, a pattern can match."""
+        return bool(scanned) and (scanned[0] == 0 or scanned[-1] >= self._gates_base)
+
+    def matches(self, scanned: Sequence[int], data: bytes, budget: Budget, known: Collection[str] = ()) -> list[Match]:
         """Find the patterns that occur in ``data``, given what ``scan(data)`` returned; the first match of each.
 
-        ``budget`` bounds the work of a whole text; when it runs out the rest of the patterns is not tried.
+        Concepts in ``known`` are not looked for again. ``budget`` bounds the work of a whole text; when it runs out the
+        rest of the patterns is not tried.
         """
-        deeper = self._anchor in scanned
-        if not deeper and 0 not in scanned:
+        deeper = self.anchored(scanned) or bool(known)
+        if not deeper and not self.worth(scanned):
             return []
         found: dict[int, Match] = {}
-        whole = len(data) <= _WINDOW + _WINDOW_OVERLAP
-        for start in range(0, max(1, len(data) - _WINDOW_OVERLAP), _WINDOW):
-            # In windows, because in a long text every word occurs somewhere and the passes would rule out nothing.
-            window = data if whole else data[start : start + _WINDOW + _WINDOW_OVERLAP]
-            candidates = self._all.candidates(window)
-            self._try(sorted(candidates & self._primary), window, start, found, budget)
+        for start, window, numbers in self._windows(scanned, data, self.scan):
+            self._try(self._candidates(numbers, self._primary), window, start, found, budget, known)
             if found or deeper:
-                self._try(sorted(candidates - self._primary), window, start, found, budget)
+                others = [self._supporting[number] for number in self._second.match(window)]
+                self._try([*self._always, *others], window, start, found, budget, known)
         return list(found.values())
 
-    def _try(self, indexes: Sequence[int], data: bytes, offset: int, found: dict[int, Match], budget: Budget) -> None:
+    def answers(self, scanned: Sequence[int], data: bytes, budget: Budget) -> list[Match]:
+        """Do the same for a model's answer: only for the patterns of the signals that count there."""
+        found: dict[int, Match] = {}
+        if scanned and scanned[-1] >= self._gates_base:
+            for start, window, numbers in self._windows(scanned, data, self.scan_answer):
+                self._try(self._candidates(numbers, self._answers), window, start, found, budget, ())
+        return list(found.values())
+
+    @staticmethod
+    def _windows(
+        scanned: Sequence[int], data: bytes, scan: Callable[[bytes], list[int]]
+    ) -> Iterator[tuple[int, bytes, Sequence[int]]]:
+        """Give offset, bytes and first pass of each window: in a long text every word occurs somewhere."""
+        if len(data) <= _WINDOW + _WINDOW_OVERLAP:
+            yield 0, data, scanned
+            return
+        for start in range(0, len(data) - _WINDOW_OVERLAP, _WINDOW):
+            window = data[start : start + _WINDOW + _WINDOW_OVERLAP]
+            yield start, window, scan(window)
+
+    def _candidates(self, scanned: Sequence[int], wanted: Collection[int]) -> list[int]:
+        base = self._gates_base
+        return [index for number in scanned if number >= base and (index := self._gated[number - base]) in wanted]
+
+    def _try(
+        self,
+        indexes: Sequence[int],
+        data: bytes,
+        offset: int,
+        found: dict[int, Match],
+        budget: Budget,
+        known: Collection[str],
+    ) -> None:
         for index in indexes:
-            if index in found:
+            if index in found or self._concepts[index] in known:
                 continue
-            budget.searches -= 1
-            if budget.searches < 0:
+            budget.searched -= len(data)
+            if budget.searched < 0:
                 return
             span = self.search(index, data)
             if span is not None:

@@ -5,7 +5,7 @@ document
 do not add up; the piece with the strongest evidence decides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import msgspec
 from aitrail.classify import decode as decoding
 from aitrail.classify import hidden, patterns
 from aitrail.classify.fold import Folded, fold, skeleton
-from aitrail.classify.gate import Budget, Gated
+from aitrail.classify.gate import Budget, Gated, Match
 from aitrail.classify.lexicon import lexicon_concepts
 from aitrail.classify.scoring import noisy_or
 
@@ -24,7 +24,7 @@ OVERLAP: Final = 500
 MAX_DEEP_PIECES: Final = 24
 
 # Evidence that is not a pattern: (group, signal, weight).
-_HIDDEN_TEXT: Final = ("hidden_text", "hidden", "obfuscation", 0.75)
+_HIDDEN_TEXT: Final = ("hidden_text", "hidden", "obfuscation", 0.86)
 _DISGUISED: Final = ("disguised_attack", "obfuscation", "obfuscation", 0.55)
 _HIDDEN_REQUEST: Final = ("disguised_request", "hidden_request", "obfuscation", 0.3)
 # How much more a sign of indirect injection weighs in a tool result than in what a user typed.
@@ -32,6 +32,8 @@ _TOOL_FACTOR: Final = 1.35
 _MAX_WEIGHT: Final = 0.95
 # Weight from which a concept in a decoded text says that the disguise was meant for it.
 _TELLING: Final = 0.3
+# Shorter texts are searched whole after decoding.
+_SHORT: Final = 800
 _RESPELLED: Final = frozenset(
     ("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled")
 )
@@ -63,40 +65,64 @@ NOTHING: Final = Judged(0.0, (), False)
 class Injection:
     """The compiled pattern set and the way it is applied. Thread-safe."""
 
-    def __init__(self, triggers: Sequence[bytes] = (), folder: Path | None = None, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        triggers: Sequence[bytes] = (),
+        folder: Path | None = None,
+        engine: str = "auto",
+        answering: Collection[str] = (),
+    ) -> None:
         macros = patterns.load_macros(folder)
         self.concepts = [*patterns.load_concepts(folder), *lexicon_concepts(folder)]
-        self.compiled = patterns.compile_concepts(self.concepts, macros)
+        self.compiled = patterns.prepare_concepts(self.concepts, macros)
         anchors = patterns.compile_anchors(patterns.load_anchors(folder))
         self._decoders = len(decoding.TRIGGERS)
         self.decoders = decoding.Decoders(engine)
-        self.gated = Gated(self.compiled, anchors, [*decoding.TRIGGERS, *triggers], engine)
+        # Of the decoders' triggers only the last one means something to others.
+        judging = decoding.LONG_RUN_TRIGGER
+        self.gated = Gated(self.compiled, anchors, [*decoding.TRIGGERS, *triggers], engine, answering, judging)
 
     def outside(self, scanned: Sequence[int]) -> list[int]:
         """Which of the caller's triggers fired, numbered from 0."""
         return [number - self._decoders for number in self.gated.triggers(scanned) if number >= self._decoders]
 
+    @staticmethod
+    def has_long_run(scanned: Sequence[int]) -> bool:
+        """Whether the text holds ``decode.LONG_RUN`` printable characters in a row."""
+        return Gated.trigger_number(decoding.LONG_RUN_TRIGGER) in scanned
+
     def is_plain(self, folded: Folded, scanned: Sequence[int]) -> bool:
         """Whether there is nothing to judge: no pattern can match and nothing can be decoded."""
-        return not scanned and folded.plain and not self.decoders.scrambled(folded)
+        return (
+            folded.plain
+            and not self.gated.worth(scanned)
+            and not self._decoding(scanned)
+            and not self.decoders.scrambled(folded)
+        )
+
+    def _decoding(self, scanned: Sequence[int]) -> list[int]:
+        return [number for number in self.gated.triggers(scanned) if number < self._decoders]
 
     def judge(self, text: str, role: str, folded: Folded, scanned: Sequence[int]) -> Judged:
         """Judge one text of which ``folded`` is the folded form and ``scanned`` the result of the first pass."""
         if len(text) <= PIECE + OVERLAP:
+            if self.is_plain(folded, scanned):
+                return NOTHING
             budget = Budget()
             findings = self._piece(text, role, folded, scanned, len(text), budget)
-            short = budget.searches < 0
+            short = budget.searched < 0
             return Judged(_score(findings), tuple(findings), short) if findings or short else NOTHING
         return self._long(text, role)
 
-    def judge_response(self, folded: Folded, scanned: Sequence[int], signals: frozenset[str]) -> Judged:
-        """Judge a model's answer: only evidence that stands for one of ``signals`` counts."""
-        found = tuple(
-            item
-            for item in self._search(folded, "user", scanned, "plain", len(folded.text), Budget())
-            if item.signal in signals
-        )
-        return Judged(_score(found), found, False) if found else NOTHING
+    def judge_response(self, folded: Folded, scanned: Sequence[int]) -> Judged:
+        """Judge a model's answer: only evidence for one of the ``answering`` signals counts."""
+        budget = Budget()
+        matches = self.gated.answers(scanned, folded.low, budget)
+        short = budget.searched < 0
+        if not matches and not short:
+            return NOTHING
+        found = tuple(self._findings(matches, folded, "user", "plain", len(folded.text)))
+        return Judged(_score(found), found, short)
 
     def _long(self, text: str, role: str) -> Judged:
         best = NOTHING
@@ -120,24 +146,21 @@ class Injection:
                     msgspec.structs.replace(item, start=item.start + start, end=item.end + start) for item in findings
                 )
                 best = Judged(score, tuple(moved), False)
-        return msgspec.structs.replace(best, truncated=truncated or budget.searches < 0)
+        return msgspec.structs.replace(best, truncated=truncated or budget.searched < 0)
 
     def _piece(
         self, text: str, role: str, folded: Folded, scanned: Sequence[int], length: int, budget: Budget
     ) -> list[Finding]:
-        plain = list(self._search(folded, role, scanned, "plain", length, budget))
+        matches = self.gated.matches(scanned, folded.low, budget)
+        plain = list(self._findings(matches, folded, role, "plain", length))
         findings = plain
         if plain and hidden.is_disguised(text):
             findings.append(_evidence(_DISGUISED, "unicode", plain[0].start, plain[0].end))
         seen = {item.concept for item in plain}
-        for layer, inner, start, end, payload in self._layers(text, folded, scanned, budget):
-            inner_scan = self.gated.scan(inner.low)
+        for layer, inner, inner_scan, start, end, payload in self._layers(text, folded, scanned, budget):
             anchored = self.gated.anchored(inner_scan)
-            inside = [
-                msgspec.structs.replace(item, start=start, end=end)
-                for item in self._search(inner, role, inner_scan, layer, length, budget)
-            ]
-            news = [item for item in inside if item.concept not in seen]
+            matches = self.gated.matches(inner_scan, inner.low, budget, seen)
+            news = list(self._findings(matches, inner, role, layer, length, (start, end)))
             if payload:
                 findings.append(_evidence(_HIDDEN_TEXT, layer, start, end))
             if news:
@@ -149,10 +172,17 @@ class Injection:
                 findings.append(_evidence(_HIDDEN_REQUEST, layer, start, end))
         return findings
 
-    def _search(
-        self, folded: Folded, role: str, scanned: Sequence[int], layer: str, length: int, budget: Budget
+    def _findings(
+        self,
+        matches: Iterable[Match],
+        folded: Folded,
+        role: str,
+        layer: str,
+        length: int,
+        place: tuple[int, int] | None = None,
     ) -> Iterator[Finding]:
-        for match in self.gated.matches(scanned, folded.low, budget):
+        """What ``matches`` are evidence of; ``place`` is where the text that was searched lies in the text judged."""
+        for match in matches:
             concept = self.compiled[match.index].concept
             if concept.raw and layer.rpartition(">")[2] in _RESPELLED and not concept.lexical:
                 continue  # signs of markup mean nothing where punctuation was read as letters
@@ -161,13 +191,13 @@ class Injection:
             weight = concept.weight
             if role == "tool" and concept.signal == "indirect_injection":
                 weight = min(_MAX_WEIGHT, weight * _TOOL_FACTOR)
-            start, end = folded.span(match.start, match.end)
+            start, end = place or folded.span(match.start, match.end)
             yield Finding(concept.name, concept.group, concept.signal, weight, layer, start, end)
 
     def _layers(
         self, text: str, folded: Folded, scanned: Sequence[int], budget: Budget
-    ) -> Iterator[tuple[str, Folded, int, int, bool]]:
-        """Every decoded form, breadth first, within the caps; ``budget`` holds what the text has left."""
+    ) -> Iterator[tuple[str, Folded, list[int], int, int, bool]]:
+        """Every decoded form with the first pass over it, breadth first, within the caps and the ``budget``."""
         queue: list[tuple[str, Folded, int, int, bool, int]] = [
             (item.name, fold(item.text), item.start, item.end, item.payload, 1) for item in hidden.hidden_texts(text)
         ]
@@ -183,14 +213,32 @@ class Injection:
             done.add(inner.low)
             count += 1
             budget.decoded -= len(inner.low)
-            yield name, inner, start, end, payload
+            inner_scan = self.gated.scan(inner.low)
+            yield name, inner, inner_scan, start, end, payload
             if depth < decoding.MAX_DEPTH:
-                again = self._decoded(inner, self.gated.scan(inner.low))
+                again = self._decoded(inner, inner_scan)
                 queue += [(f"{name}>{deeper}", more, start, end, payload, depth + 1) for deeper, more, _, _ in again]
 
     def _decoded(self, folded: Folded, scanned: Sequence[int]) -> Iterator[tuple[str, Folded, int, int]]:
-        fired = [number for number in self.gated.triggers(scanned) if number < self._decoders]
-        return self.decoders.run(folded, fired, scrambled=self.decoders.scrambled(folded))
+        for name, inner, start, end in self.decoders.run(
+            folded, self._decoding(scanned), scrambled=self.decoders.scrambled(folded)
+        ):
+            yield name, _changed_lines(folded, inner), start, end
+
+
+def _changed_lines(before: Folded, after: Folded) -> Folded:
+    """Of a long text that was decoded in a few places only the lines that changed, and those next to them."""
+    if len(before.low) < _SHORT:
+        return after
+    old, new = before.low.split(b"\n"), after.low.split(b"\n")
+    if len(old) != len(new):
+        return after
+    changed = [number for number, line in enumerate(new) if line != old[number]]
+    kept = sorted({near for number in changed for near in (number - 1, number, number + 1) if 0 <= near < len(new)})
+    if 2 * len(kept) > len(new):
+        return after
+    lines = after.raw.split(b"\n")
+    return fold(b"\n".join(lines[number] for number in kept).decode("utf-8", "replace"))
 
 
 def _evidence(kind: tuple[str, str, str, float], layer: str, start: int, end: int) -> Finding:

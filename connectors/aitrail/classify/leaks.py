@@ -13,9 +13,11 @@ import msgspec
 import re2
 
 from aitrail.classify import checks, values
-from aitrail.classify.engine import re2_options
+from aitrail.classify.decode import LONG_RUN
+from aitrail.classify.engine import compile_set, re2_options
 from aitrail.classify.fold import Folded
 from aitrail.classify.patterns import read_toml
+from aitrail.classify.rarity import least_digits, least_run
 from aitrail.contentdir import content_path
 from aitrail.errors import ConfigError
 
@@ -133,10 +135,14 @@ def _load(folder: Path | None, name: str, shape: Any) -> Any:
 _LONG_GROUP = re.compile(rb"[ -]([0-9]{12,19})(?![0-9])")
 
 
+# What takes everything but digits out of a text.
+_NO_DIGITS: Final = bytes(code for code in range(256) if not 48 <= code < 58)
+
+
 class Leaks:
     """The compiled kinds. Thread-safe. ``gates`` are what the caller's first pass looks for, by number."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, engine: str = "auto") -> None:
         self.secrets = load_secrets(folder)
         self.pii = load_pii(folder)
         kinds: list[Secret | Pii] = [*self.secrets, *self.pii]
@@ -149,14 +155,24 @@ class Leaks:
             self._of_gate[number].append(index)
         self.gates = tuple(_DIGITS_GATE if gate == "digits" else _gate_bytes(gate) for gate in numbered)
         self._digits = numbered.get("digits", -1)
+        expressions = [kind.regex.encode("latin-1") for kind in kinds]
         self._kinds = kinds
-        options = re2_options()
-        self._compiled: list[Any] = [re2.compile(kind.regex.encode("latin-1"), options) for kind in kinds]
+        self._options = re2_options()
+        self._expressions = expressions
+        self._compiled: list[Any] = [None] * len(kinds)
+        # Most kinds of numbers share one gate; which of them have a candidate is asked of one set.
+        self._numbers = self._of_gate[self._digits] if self._digits >= 0 else []
+        self._number_set = compile_set([expressions[index] for index in self._numbers], engine)
+        # A gate is often an everyday word: what the value itself needs, a long run or digits, rules out most texts.
+        self._runs = [least_run(expression) >= LONG_RUN for expression in expressions]
+        self._least_digits = [least_digits(expression) for expression in expressions]
         self._measured = [isinstance(kind, Pii) and kind.check in checks.LENGTHS for kind in kinds]
         self._validators = [checks.validator(kind.check) if isinstance(kind, Pii) else None for kind in kinds]
 
-    def find(self, folded: Folded, fired: Sequence[int]) -> tuple[list[Found], bool]:
+    def find(self, folded: Folded, fired: Sequence[int], *, long_run: bool = True) -> tuple[list[Found], bool]:
         """Find all leaks of the kinds whose gates ``fired``, and say whether the checks ran out.
+
+        ``long_run`` says whether the text holds ``LONG_RUN`` printable characters without a space.
 
         Where findings overlap the stronger group wins. A text with thousands of candidates is not checked to the
         end: the
@@ -164,12 +180,16 @@ class Leaks:
         """
         found: list[Found] = []
         budget = _Budget(MAX_CHECKS)
-        digits = b""
+        count = len(folded.raw.translate(None, _NO_DIGITS))
         for number in fired:
             data = folded.raw
+            indexes = self._of_gate[number]
             if number == self._digits:
-                data = digits = digits or _LONG_RUN.sub(_blank, folded.raw)
-            for index in self._of_gate[number]:
+                data = _LONG_RUN.sub(_blank, folded.raw)
+                indexes = [self._numbers[found] for found in self._number_set.match(data)]
+            for index in indexes:
+                if self._least_digits[index] > count or (self._runs[index] and not long_run):
+                    continue
                 found.extend(self._of_kind(index, folded, data, budget))
         return (_without_inner(found) if len(found) > 1 else found), budget.left <= 0
 
@@ -189,6 +209,8 @@ class Leaks:
 
     def _candidates(self, index: int, data: bytes) -> Iterator[tuple[int, int]]:
         compiled = self._compiled[index]
+        if compiled is None:
+            compiled = self._compiled[index] = re2.compile(self._expressions[index], self._options)
         grouped = compiled.groups > 0
         for match in compiled.finditer(data):
             start, end = match.span(1) if grouped else match.span()

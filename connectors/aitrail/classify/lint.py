@@ -47,11 +47,11 @@ def _concept(concept: patterns.Concept, macros: dict[str, str]) -> Iterator[Prob
         if pattern != pattern.lower() and "\\" not in pattern:
             yield Problem(where, f"pattern has upper-case letters: {pattern}", "texts are matched in lower case")
         try:
-            compiled = patterns.compile_concepts([msgspec.structs.replace(concept, patterns=(pattern,))], macros)
+            expression = patterns.expression_of(concept, pattern, macros)
         except ConfigError as fault:
             yield Problem(where, str(fault), fault.hint)
             continue
-        yield from _expression(f"{where}: {pattern[:60]}", compiled[0].expression)
+        yield from _expression(f"{where}: {pattern[:60]}", expression)
 
 
 def _expression(where: str, expression: bytes) -> Iterator[Problem]:
@@ -68,6 +68,7 @@ def run_examples(folder: Path | None = None, engine: str = "auto") -> list[Probl
     from aitrail.classify.scoring import DEFAULT_THRESHOLDS  # noqa: PLC0415
 
     judge = Injection((), folder, engine)
+    macros = patterns.load_macros(folder)
     problems: list[Problem] = []
     for concept in judge.concepts:
         numbers = [index for index, item in enumerate(judge.compiled) if item.concept is concept]
@@ -77,11 +78,9 @@ def run_examples(folder: Path | None = None, engine: str = "auto") -> list[Probl
             if not any(judge.gated.search(number, fold(line).low) for number in numbers)
         ]
         for line in concept.must_not_hit:
-            problems += [
-                Problem(concept.name, f"hits, and must not: {line}", f"pattern: {judge.compiled[number].source[:80]}")
-                for number in numbers
-                if judge.gated.search(number, fold(line).low)
-            ]
+            if any(judge.gated.search(number, fold(line).low) for number in numbers):
+                wrong = _which(concept, macros, fold(line).low)
+                problems.append(Problem(concept.name, f"hits, and must not: {line}", f"pattern: {wrong[:80]}"))
     for language in lexicon.load_lexicon(folder):
         for line, wanted in [
             *((line, True) for line in language.must_hit),
@@ -96,6 +95,14 @@ def run_examples(folder: Path | None = None, engine: str = "auto") -> list[Probl
                     Problem(f"lexicon {language.code}", f"{'does not hit' if wanted else 'hits, and must not'}: {line}")
                 )
     return problems
+
+
+def _which(concept: patterns.Concept, macros: dict[str, str], data: bytes) -> str:
+    """The pattern of ``concept`` that occurs in ``data``."""
+    for pattern in concept.patterns:
+        if re2.compile(patterns.expression_of(concept, pattern, macros), re2_options()).search(data):
+            return pattern
+    return ""
 
 
 def copy_for_editing(target: Path) -> Path:

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from aitrail.classify import prepared
 from aitrail.classify.fold import fold_pattern
-from aitrail.classify.rarity import literal_sets
+from aitrail.classify.rarity import Sets, required
 from aitrail.contentdir import content_path
 from aitrail.errors import ConfigError
 
@@ -30,7 +31,10 @@ _LAST_IS_MARK: Final = re.compile(r"(?:\]|[\"'`:=>-])(?:\{[0-9,]+\})?\??$")
 # Occurrences in a million words above which a pattern is too common to be looked for everywhere.
 MAX_FREQUENCY: Final = 100.0
 MAX_FREQUENCY_LEXICON: Final = 8000.0
-_MAX_SETS: Final = 4
+# Of what a match must contain, how many sets are looked for, and up to which frequency beyond the rarest one: in the
+# pass over every text, and in the second one.
+_SETS_PRIMARY: Final = (2, 3_000.0)
+_SETS_OTHER: Final = (3, 8_000.0)
 # Marks a gap inside an expanded pattern; the character behind it is its size.
 _CUT: Final = "\x00"
 _CUT_WORDS: Final = 0x100
@@ -75,17 +79,17 @@ class PatternFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
 
 
 class Compiled(msgspec.Struct, frozen=True, gc=False):
-    """One expression ready for the engine, and the concept that it stands for.
+    """The patterns of a concept as one expression for the engine.
 
-    ``literals`` are sets of which every match contains one each. Those of a ``primary`` pattern (one set, of rare
-    words) are
-    looked for in every text; those of the others only where a primary pattern or an anchor was found.
+    ``gates`` are alternatives: of each set of one of them a text must contain an expression, or nothing can match; no
+    alternative at all says that anything may. What is ``primary`` (made of rare words) is looked for in every text, the
+    rest only where a primary pattern or an anchor was found. A concept with patterns of both sorts becomes two.
     """
 
     concept: Concept
-    source: str
+    sources: tuple[str, ...]
     expression: bytes
-    literals: tuple[tuple[bytes, ...], ...]
+    gates: tuple[tuple[tuple[bytes, ...], ...], ...]
     primary: bool
 
 
@@ -217,12 +221,86 @@ def compile_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> 
     """Make the flat list of expressions whose order gives their indexes."""
     out: list[Compiled] = []
     for concept in concepts:
-        for pattern in concept.patterns:
-            expanded = expand(pattern, macros)
-            expression = _to_bytes(expanded, concept.raw, spaced=concept.lexical or not concept.raw)
-            sets = literal_sets(expression)[:_MAX_SETS]
-            limit = MAX_FREQUENCY_LEXICON if concept.lexical else MAX_FREQUENCY
-            primary = bool(sets) and not concept.supporting and sets[0][0] <= limit
-            literals = tuple(tuple(sorted(found)) for _, found in sets)
-            out.append(Compiled(concept, pattern, expression, literals, primary))
+        single = [_compile(concept, pattern, macros) for pattern in concept.patterns]
+        for primary in (True, False):
+            same = [item for item in single if item.primary is primary]
+            if same:
+                out.append(_merged(same))
     return out
+
+
+class _Kept(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A ``Compiled`` as it is cached: the concept by its place."""
+
+    concept: int
+    sources: tuple[str, ...]
+    expression: bytes
+    gates: tuple[tuple[tuple[bytes, ...], ...], ...]
+    primary: bool
+
+
+def prepare_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> list[Compiled]:
+    """``compile_concepts`` from the cache, where there is one: taking expressions apart costs most of a second."""
+    try:
+        code = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("patterns", "rarity", "fold")]
+        data = [content_path("patterns", name).read_bytes() for name in ("common_words.txt", "lookalikes.toml")]
+    except OSError:  # not installed as files
+        return compile_concepts(concepts, macros)
+    key = prepared.key_of("concepts", *code, *data, msgspec.msgpack.encode([list(concepts), dict(macros)]))
+    known = prepared.load(key)
+    if known is not None:
+        try:
+            kept = msgspec.msgpack.decode(known, type=list[_Kept])
+            return [
+                Compiled(concepts[one.concept], one.sources, one.expression, one.gates, one.primary) for one in kept
+            ]
+        except (msgspec.DecodeError, IndexError):
+            prepared.discard(key)
+    compiled = compile_concepts(concepts, macros)
+    places = {id(concept): place for place, concept in enumerate(concepts)}
+    kept = [_Kept(places[id(one.concept)], one.sources, one.expression, one.gates, one.primary) for one in compiled]
+    prepared.store(key, msgspec.msgpack.encode(kept))
+    return compiled
+
+
+def expression_of(concept: Concept, pattern: str, macros: Mapping[str, str]) -> bytes:
+    """Make one pattern's expression for the engine; raises ``ConfigError`` for a macro that is unknown or endless."""
+    return _to_bytes(expand(pattern, macros), concept.raw, spaced=concept.lexical or not concept.raw)
+
+
+def _compile(concept: Concept, pattern: str, macros: Mapping[str, str]) -> Compiled:
+    expression = expression_of(concept, pattern, macros)
+    alternatives = required(expression)
+    limit = MAX_FREQUENCY_LEXICON if concept.lexical else MAX_FREQUENCY
+    known = all(alternatives)
+    primary = known and not concept.supporting and sum(sets[0][0] for sets in alternatives) <= limit
+    gates = _gates(alternatives, *(_SETS_PRIMARY if primary else _SETS_OTHER)) if known else ()
+    return Compiled(concept, (pattern,), expression, gates, primary)
+
+
+def _gates(alternatives: Sequence[Sets], count: int, common: float) -> tuple[tuple[tuple[bytes, ...], ...], ...]:
+    """Of each alternative the rarest sets; alternatives of one set become one of their union."""
+    gates: set[tuple[tuple[bytes, ...], ...]] = set()
+    single: set[bytes] = set()
+    for sets in alternatives:
+        chosen = [found for rare, found in [*sets[:1], *(item for item in sets[1:] if item[0] <= common)][:count]]
+        if len(chosen) == 1:
+            single.update(chosen[0])
+        else:
+            gates.add(tuple(sorted(chosen)))
+    if single:
+        gates.add((tuple(sorted(single)),))
+    return tuple(sorted(gates))
+
+
+def _merged(items: Sequence[Compiled]) -> Compiled:
+    if len(items) == 1:
+        return items[0]
+    gates = sorted({gate for item in items for gate in item.gates})
+    return Compiled(
+        items[0].concept,
+        tuple(source for item in items for source in item.sources),
+        b"|".join(b"(?:" + item.expression + b")" for item in items),
+        tuple(gates) if all(item.gates for item in items) else (),
+        items[0].primary,
+    )

@@ -5,18 +5,29 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from aitrail.destinations._batching import Oversize
 from aitrail.destinations._http import Endpoint
+from aitrail.destinations._settings import (
+    CaFile,
+    ClientCertificate,
+    ClientKey,
+    EventBytes,
+    OversizePolicy,
+    PlainHttp,
+    Proxy,
+    RequestSeconds,
+    endpoint_of,
+)
 from aitrail.destinations.elastic_documents import DataStream
 from aitrail.errors import ConfigError
+from aitrail.streams import Stream
 
 # Elastic, "Data stream naming scheme": no dash inside a part, lower case, none of \/*?"<>| ,#: - narrowed to what is
 # safe in a URL, too.
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
+_PART = re.compile(r"[a-z0-9][a-z0-9_.]{0,99}")
 
 
 class ElasticSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where and how events go to Elasticsearch. One data stream per destination."""
+    """Where and how events go to Elasticsearch: one data stream for each kind of events."""
 
     urls: Annotated[
         tuple[str, ...],
@@ -30,42 +41,44 @@ class ElasticSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     namespace: Annotated[str, Meta(description="Last part of the data stream logs-ai_audit.access-NAMESPACE.")] = (
         "default"
     )
+    stream: Annotated[Stream, Meta(description="The kind of events that is sent.")] = "access"
+    datasets: Annotated[
+        dict[Stream, str],
+        Meta(
+            description='Middle part of data streams, e.g. `{ finding = "ai_audit.finding" }`; usual: ai_audit.access, '
+            "ai_audit.finding, ai_audit.health, ai_audit.checkpoint."
+        ),
+    ] = {}
     retention: Annotated[
         str, Meta(description="How long `aitrail elastic install` has events kept, e.g. 365d; empty: always.")
     ] = ""
     batch_events: Annotated[int, Meta(description="Events per request, at most.", ge=1, le=20_000)] = 2_000
     batch_bytes: Annotated[int, Meta(description="Bytes per request before gzip, at most.", ge=10_000)] = 8_000_000
-    event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096)] = 1_000_000
-    oversize: Annotated[
-        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
-    ] = "truncate"
-    request_seconds: Annotated[float, Meta(description="The longest that one request may take.", gt=0)] = 60.0
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
-    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
-    proxy: Annotated[
-        str, Meta(description="Proxy URL; empty: HTTPS_PROXY and NO_PROXY of the environment; none: no proxy.")
-    ] = ""
-    plain_http: Annotated[bool, Meta(description="Allow http:// to other machines: everything is readable.")] = False
+    event_bytes: EventBytes = 1_000_000
+    oversize: OversizePolicy = "truncate"
+    request_seconds: RequestSeconds = 60.0
+    ca_file: CaFile = ""
+    client_certificate: ClientCertificate = ""
+    client_key: ClientKey = ""
+    proxy: Proxy = ""
+    plain_http: PlainHttp = False
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that the HTTP sender needs."""
-        return Endpoint(
-            where=where,
-            ca_file=self.ca_file,
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            proxy=self.proxy,
-            seconds=self.request_seconds,
-            plain_http=self.plain_http,
-        )
+        return endpoint_of(self, where, self.request_seconds)
 
-    def stream(self, where: str) -> DataStream:
-        """Give the data stream; raises ``ConfigError`` when the namespace cannot be part of its name."""
-        if not _NAMESPACE.fullmatch(self.namespace):
-            raise ConfigError(
-                f"{self.namespace!r} cannot be part of a data stream's name",
-                where=f"{where}.namespace",
-                hint="lower-case letters, digits, '_' and '.', at most 100, no dash",
-            )
-        return DataStream(namespace=self.namespace)
+    def data_stream(self, where: str) -> DataStream:
+        """Give the data stream; raises ``ConfigError`` when a part cannot be part of its name."""
+        dataset = self.dataset(self.stream)
+        for name, text in (("namespace", self.namespace), ("datasets", dataset)):
+            if not _PART.fullmatch(text):
+                raise ConfigError(
+                    f"{text!r} cannot be part of a data stream's name",
+                    where=f"{where}.{name}",
+                    hint="lower-case letters, digits, '_' and '.', at most 100, no dash",
+                )
+        return DataStream(dataset=dataset, namespace=self.namespace)
+
+    def dataset(self, stream: Stream) -> str:
+        """The middle part of the data stream of one kind of events."""
+        return self.datasets.get(stream) or f"ai_audit.{stream}"

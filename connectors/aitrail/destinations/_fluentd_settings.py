@@ -5,8 +5,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from aitrail.destinations._batching import Oversize
 from aitrail.destinations._http import Endpoint
+from aitrail.destinations._settings import (
+    CaFile,
+    ClientCertificate,
+    ClientKey,
+    Connections,
+    EventBytes,
+    OversizePolicy,
+    endpoint_of,
+)
 
 
 class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -33,21 +41,14 @@ class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     batch_bytes: Annotated[
         int, Meta(description="Bytes per chunk before gzip, at most; below the receiver's chunk_limit_size.", ge=10_000)
     ] = 4_000_000
-    event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096)] = 900_000
-    oversize: Annotated[
-        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
-    ] = "truncate"
+    event_bytes: EventBytes = 900_000
+    oversize: OversizePolicy = "truncate"
+    connections: Connections = 8
     send_seconds: Annotated[float, Meta(description="The longest that one chunk may wait for its ack.", gt=0)] = 30.0
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
-    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
+    ca_file: CaFile = ""
+    client_certificate: ClientCertificate = ""
+    client_key: ClientKey = ""
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that TLS needs."""
-        return Endpoint(
-            where=where,
-            ca_file=self.ca_file,
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            seconds=self.send_seconds,
-        )
+        return endpoint_of(self, where, self.send_seconds)

@@ -36,10 +36,12 @@ from aitrail.errors import AitrailError, ConfigError, TransientError
 
 __all__ = [
     "LONGEST_RETRY_AFTER",
+    "AnswerTooLong",
     "Endpoint",
     "HttpSender",
     "Response",
     "check_url",
+    "clock_trouble",
     "forbidden_address",
     "parse_retry_after",
     "proxy_for",
@@ -49,7 +51,13 @@ __all__ = [
 LONGEST_RETRY_AFTER = 300.0
 _RESPONSE_CAP = 4 << 20
 _SAME_HOST_REDIRECTS = 2
+# Tokens and signatures are refused from about here on.
+_SKEW_SECONDS = 300.0
 _USER_AGENT = f"aitrail/{__version__}"
+
+
+class AnswerTooLong(TransientError):  # noqa: N818 - names what is wrong with the answer
+    """The answer is longer than its cap; what was sent may have been taken."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -84,6 +92,17 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     def retry_after(self, now: float) -> float | None:
         """Seconds that the peer asked to wait, capped; None when it did not ask, or not in a way that makes sense."""
         return parse_retry_after(self.headers.get("retry-after", ""), now)
+
+
+def clock_trouble(headers: Mapping[str, str], now: float, server: str) -> list[str]:
+    """Say when the Date of an answer is more than five minutes off ``now``; empty when it is not, or is not given."""
+    try:
+        skew = email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return []
+    if abs(skew) <= _SKEW_SECONDS:
+        return []
+    return [f"the clock of {server} is {skew:+.0f} s off this one; synchronise both (NTP)."]
 
 
 def parse_retry_after(text: str, now: float, longest: float = LONGEST_RETRY_AFTER) -> float | None:
@@ -160,6 +179,7 @@ class HttpSender:
         endpoint: how to reach the server.
         now: epoch seconds, for Retry-After dates.
         resolve: gives the addresses of a host name; injected for tests.
+        cap: the longest answer in bytes.
     """
 
     def __init__(
@@ -168,7 +188,9 @@ class HttpSender:
         *,
         now: Callable[[], float] = time.time,
         resolve: Callable[[str, int], list[str]] | None = None,
+        cap: int = _RESPONSE_CAP,
     ) -> None:
+        self._cap = cap
         self.endpoint = endpoint
         self.now = now
         self._deadline = threading.local()
@@ -225,9 +247,9 @@ class HttpSender:
             for part in response.iter_raw(CHUNK_BYTES):
                 parts.append(part)
                 size += len(part)
-                if size > _RESPONSE_CAP:
-                    raise TransientError(
-                        f"{_host(url)}: the answer is longer than {_RESPONSE_CAP} bytes",
+                if size > self._cap:
+                    raise AnswerTooLong(
+                        f"{_host(url)}: the answer is longer than {self._cap} bytes",
                         hint="this is not the receiver's own answer; look for a proxy in between",
                     )
             body = b"" if response.headers.get("content-encoding", "identity") != "identity" else b"".join(parts)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from aitrail import __version__
-from aitrail.destinations._batching import Oversize
+from aitrail.destinations._settings import CaFile, ClientCertificate, ClientKey, OversizePolicy
 from aitrail.errors import ConfigError
 from aitrail.ports import SecretResolver
 
@@ -45,24 +45,24 @@ class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     mechanism: Annotated[Mechanism, Meta(description="SASL mechanism.")] = "SCRAM-SHA-512"
     username: Annotated[str, Meta(description="SASL user name; Event Hubs: $ConnectionString.")] = ""
     password: Annotated[str, Meta(description="Reference to the SASL password, e.g. env:KAFKA_PASSWORD.")] = ""
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
-    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
+    ca_file: CaFile = ""
+    client_certificate: ClientCertificate = ""
+    client_key: ClientKey = ""
     compression: Annotated[Compression, Meta(description="Codec; zstd needs brokers of 2.1 or newer.")] = "zstd"
     batch_events: Annotated[int, Meta(description="Events per send, at most.", ge=1, le=50_000)] = 5_000
     batch_bytes: Annotated[int, Meta(description="Bytes per send, at most.", ge=10_000)] = 8_000_000
     event_bytes: Annotated[
         int, Meta(description="Bytes per event, at most; keep below the topic's max.message.bytes.", ge=4_096)
     ] = 900_000
-    oversize: Annotated[
-        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
-    ] = "truncate"
+    oversize: OversizePolicy = "truncate"
     send_seconds: Annotated[float, Meta(description="The longest that one send waits for the brokers.", gt=0)] = 30.0
     down_seconds: Annotated[
         float, Meta(description="End a send this long after no broker can be reached any more.", gt=0)
     ] = 1.5
     close_seconds: Annotated[float, Meta(description="The longest that a stop waits for sends under way.", ge=0)] = 5.0
-    linger_ms: Annotated[int, Meta(description="Wait this long to fill a request, in milliseconds.", ge=0)] = 5
+    linger_ms: Annotated[
+        int, Meta(description="Fill a request for so long while there is more to send, in milliseconds.", ge=0)
+    ] = 50
     extra: Annotated[
         dict[str, str], Meta(description="Further librdkafka settings; those that the promise rests on are refused.")
     ] = {}
@@ -138,6 +138,8 @@ class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             "queue.buffering.max.kbytes": max(4 * max(self.batch_bytes, largest) // 1024, 1_024),
             "message.timeout.ms": max(int(self.send_seconds * 2_000), 2_000),
             "request.timeout.ms": max(int(self.send_seconds * 1_000), 1_000),
+            # Longer than a new topic needs to be known everywhere, short enough to say in one send that there is none.
+            "topic.metadata.propagation.max.ms": 5_000,
             **self.extra,
             **self.client(where, secrets),
             **PROMISED,

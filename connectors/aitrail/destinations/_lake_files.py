@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
@@ -13,8 +14,10 @@ import msgspec
 from aitrail.destinations._lake_schema import json_columns, quote
 from aitrail.errors import TransientError
 from aitrail.event import AccessEvent
-from aitrail.schema.ocsf import to_ocsf
+from aitrail.schema.ocsf import CLASS_UID, to_ocsf
+from aitrail.schema.ocsf_finding import FINDING_CLASS_UID, finding_to_ocsf
 from aitrail.store.segments import engine
+from aitrail.streams import Finding
 
 # DuckDB allocates twice this per reading thread; an object larger than it would be an error.
 _MIN_OBJECT_BYTES = 1 << 18
@@ -23,6 +26,13 @@ _MERGE_MEMORY = "1GB"
 _PARQUET = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"
 
 _encode = msgspec.json.Encoder().encode
+
+
+Row = AccessEvent | Finding
+
+
+def _row(event: Row) -> dict[str, Any]:
+    return finding_to_ocsf(event) if isinstance(event, Finding) else to_ocsf(event)
 
 
 class Unstorable(Exception):  # noqa: N818 - a signal between two functions, not an error of the tree
@@ -36,8 +46,8 @@ class FileMaker:
         self._mutex = threading.Lock()
         self._engine: duckdb.DuckDBPyConnection | None = None
 
-    def write(self, events: Sequence[AccessEvent], target: Path) -> None:
-        """Write one file of events.
+    def write(self, events: Sequence[Row], target: Path) -> None:
+        """Write one file of events of one class.
 
         Raises:
             Unstorable: at least one event cannot be converted.
@@ -45,10 +55,11 @@ class FileMaker:
         """
         lines = target.with_suffix(".ndjson")
         try:
-            bodies = [_encode(to_ocsf(event)) for event in events]
+            bodies = [_encode(_row(event)) for event in events]
+            class_uid = FINDING_CLASS_UID if isinstance(events[0], Finding) else CLASS_UID
             _write_private(lines, b"\n".join(bodies))
             with self._mutex:
-                rows = self._convert(lines, target, max(map(len, bodies)))
+                rows = self._convert(lines, target, max(map(len, bodies)), class_uid)
         except OSError as error:
             raise _disk(error) from None
         except (ValueError, OverflowError, RecursionError):
@@ -58,12 +69,12 @@ class FileMaker:
         if rows != len(events):
             raise Unstorable
 
-    def _convert(self, lines: Path, target: Path, longest: int) -> int:
+    def _convert(self, lines: Path, target: Path, longest: int, class_uid: int) -> int:
         if self._engine is None:
             self._engine = engine()
         source = (
             f"read_json({quote(str(lines))}, format='newline_delimited', auto_detect=false, "
-            f"columns={json_columns()}, maximum_object_size={max(longest + 2, _MIN_OBJECT_BYTES)})"
+            f"columns={json_columns(class_uid)}, maximum_object_size={max(longest + 2, _MIN_OBJECT_BYTES)})"
         )
         try:
             row = self._engine.execute(f"COPY (SELECT * FROM {source}) TO {quote(str(target))} {_PARQUET}").fetchone()

@@ -1,8 +1,8 @@
-"""The columns of a lake file: OCSF 1.8 API Activity as nested Parquet types, derived from what ``to_ocsf`` gives.
+"""The columns of a lake file: OCSF 1.8 classes as nested Parquet types, derived from what is written into them.
 
 No list of fields is kept here: the types are those of the catalog's example event, and of variants of it that take
-the other ways through ``to_ocsf`` (an address that is none, a resource without an id, ...). Every file has the same
-columns, so that readers need no schema merging.
+the other ways through ``to_ocsf`` (an address that is none, a resource without an id, ...); those of findings are of
+the example finding. Every file of a class has the same columns, so that readers need no schema merging.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,9 @@ import msgspec
 
 from aitrail.event import AccessEvent
 from aitrail.schema.catalog import example_event
-from aitrail.schema.ocsf import to_ocsf
+from aitrail.schema.ocsf import CLASS_UID, to_ocsf
+from aitrail.schema.ocsf_finding import FINDING_CLASS_UID, finding_to_ocsf
+from aitrail.streams import example_finding
 
 _SCALARS: Mapping[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR"}
 
@@ -50,12 +52,19 @@ def _merge(known: Any, value: Any) -> Any:
 
 
 @cache
-def shape() -> Mapping[str, Any]:
-    """The shape of every event: column -> type name, dict of columns, or list with one shape."""
+def shape(class_uid: int = CLASS_UID) -> Mapping[str, Any]:
+    """The shape of every row of a class: column -> type name, dict of columns, or list with one shape."""
     found: Any = {}
-    for event in _variants():
-        found = _merge(found, to_ocsf(event))
+    for row in _examples(class_uid):
+        found = _merge(found, row)
     return dict(found)
+
+
+def _examples(class_uid: int) -> Iterator[dict[str, Any]]:
+    if class_uid == FINDING_CLASS_UID:
+        yield finding_to_ocsf(example_finding())
+    else:
+        yield from map(to_ocsf, _variants())
 
 
 def quote(text: str) -> str:
@@ -76,6 +85,8 @@ def _sql_type(one: Any) -> str:
 
 
 @cache
-def json_columns() -> str:
+def json_columns(class_uid: int = CLASS_UID) -> str:
     """Give the ``columns`` argument of DuckDB's ``read_json``: every top-level field with its whole type."""
-    return "{" + ", ".join(f"{_identifier(key)}: {quote(_sql_type(one))}" for key, one in shape().items()) + "}"
+    return (
+        "{" + ", ".join(f"{_identifier(key)}: {quote(_sql_type(one))}" for key, one in shape(class_uid).items()) + "}"
+    )

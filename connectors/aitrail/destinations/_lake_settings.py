@@ -18,6 +18,17 @@ class LakeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     region: Annotated[str, Meta(description="AWS region of the bucket; empty: the environment's.")] = ""
     endpoint: Annotated[str, Meta(description="URL of another service that speaks S3; empty: AWS.")] = ""
     kms_key: Annotated[str, Meta(description="KMS key for new objects; empty: as the bucket says.")] = ""
+    stream: Annotated[
+        Literal["access", "finding"],
+        Meta(description="The kind of events that is written: access (OCSF 6003) or finding (OCSF 2004)."),
+    ] = "access"
+    findings: Annotated[
+        str,
+        Meta(
+            description="Prefix (or directory) of findings, when it is not that of accesses; layout security_lake "
+            "needs it, because a custom source there has one class."
+        ),
+    ] = ""
     layout: Annotated[
         Layout,
         Meta(description="hive (class_uid/region/account/day) or security_lake (region/accountId/eventDay)."),
@@ -31,5 +42,8 @@ class LakeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     request_seconds: Annotated[float, Meta(description="The longest that one S3 request may take.", gt=0)] = 30.0
     compact_after_seconds: Annotated[
         float, Meta(description="Merge files only when they are older; a resend is recognised until then.", ge=0)
+    ] = 3_600.0
+    compact_every_seconds: Annotated[
+        float, Meta(description="The daemon compacts this often; 0: never, do it yourself.", ge=0)
     ] = 3_600.0
     compact_bytes: Annotated[int, Meta(description="Merge files up to about this size.", ge=1_000_000)] = 128_000_000

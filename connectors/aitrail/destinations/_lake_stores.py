@@ -159,6 +159,7 @@ _PERMISSIONS: Mapping[str, str] = {"HeadObject": "s3:GetObject and s3:ListBucket
 _BAD_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 )
+_BAD_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _BAD_PLACE: Mapping[str, str] = {
     "NoSuchBucket": "create the bucket, or correct destinations.NAME.bucket",
     "PermanentRedirect": "set region to the bucket's region",
@@ -274,6 +275,8 @@ class S3Store:
         if code in _NO_PERMISSION:
             action = _PERMISSIONS.get(operation, f"s3:{operation}")
             return AuthError(f"{place}: {operation} is not allowed", hint=f"grant {action} on {place}/{self._prefix}*")
+        if code in _BAD_CLOCK:
+            return AuthError(f"{place}: this machine's clock is off ({code})", hint="synchronise it (NTP)")
         if code in _BAD_CREDENTIALS:
             return AuthError(f"{place}: the credentials are refused ({code})", hint="renew them")
         return TransientError(f"{place}: {operation} failed ({code})")

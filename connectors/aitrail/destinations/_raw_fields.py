@@ -10,6 +10,8 @@ import msgspec
 
 from aitrail.event import AccessEvent, decode, encode
 from aitrail.ports import EncodedEvent
+from aitrail.streams import decoded as decoded_record
+from aitrail.streams import encoded as encoded_record
 
 # Reason code of an event whose bytes are no AccessEvent: it is rejected, the rest of its batch goes on.
 UNENCODABLE_CODE = "unencodable"
@@ -44,3 +46,18 @@ def raw_fields(event: EncodedEvent) -> tuple[AccessEvent, Fields]:
     if decoded.event_id != event.event_id:
         raise Unencodable(UNENCODABLE_CODE)
     return decoded, fields
+
+
+def record_fields(event: EncodedEvent) -> Fields:
+    """Give the fields of a finding, a health record or a checkpoint as raw JSON, without ``stream``.
+
+    Raises:
+        Unencodable: the bytes are no such record, or one of another identity.
+    """
+    try:
+        # Written anew: only known fields, of the declared type, without a line break.
+        fields = split(encoded_record(decoded_record(event)).body)
+    except ValueError:
+        raise Unencodable(UNENCODABLE_CODE) from None
+    del fields["stream"]
+    return fields

@@ -5,16 +5,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from aitrail.destinations._batching import Oversize
 from aitrail.destinations._http import Endpoint
+from aitrail.destinations._settings import CaFile, OversizePolicy, Proxy, RequestSeconds, endpoint_of
 from aitrail.errors import ConfigError
+from aitrail.streams import Stream
 
 _DCR = re.compile(r"dcr-[0-9a-f]{32}")
 _STREAM = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 class SentinelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where and how events go to Microsoft Sentinel. One stream per destination."""
+    """Where and how events go to Microsoft Sentinel: one data collection rule, a stream for each kind of events."""
 
     url: Annotated[
         str,
@@ -22,11 +23,18 @@ class SentinelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ]
     dcr: Annotated[str, Meta(description="Immutable id of the data collection rule, dcr-...")]
     stream: Annotated[
-        str, Meta(description="What is sent: access (table AIAudit_CL) or agent_event (ASIM, ASimAgentEventLogs).")
+        str, Meta(description="How accesses are sent: access (table AIAudit_CL) or agent_event (ASIM AgentEvent).")
     ] = "access"
     stream_name: Annotated[
-        str, Meta(description="Name of the rule's stream, when it is not the usual one of `stream`.")
+        str, Meta(description="Name of the rule's stream for accesses, when it is not the usual one of `stream`.")
     ] = ""
+    stream_names: Annotated[
+        dict[Stream, str],
+        Meta(
+            description='The same for other kinds of events, e.g. `{ finding = "Custom-Findings_CL" }`; '
+            "usual: Custom-AIAuditFindings_CL, Custom-AIAuditHealth_CL, Custom-AIAuditCheckpoints_CL."
+        ),
+    ] = {}
     plan: Annotated[
         Literal["analytics", "basic", "auxiliary"],
         Meta(description="Plan of the table; a request to an auxiliary table spans at most 30 minutes."),
@@ -41,27 +49,31 @@ class SentinelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         "https://monitor.azure.com/.default"
     )
     workspace_id: Annotated[str, Meta(description="Log Analytics workspace, for `aitrail sentinel verify`.")] = ""
+    query_url: Annotated[
+        str, Meta(description="Where the workspace is queried by `aitrail sentinel verify`; other in sovereign clouds.")
+    ] = "https://api.loganalytics.io"
     batch_events: Annotated[int, Meta(description="Events per request, at most.", ge=1, le=20_000)] = 2_000
     batch_bytes: Annotated[
         int, Meta(description="Bytes per request before gzip, at most (Azure: 1 MB).", ge=10_000, le=1_000_000)
     ] = 950_000
     event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096, le=950_000)] = 900_000
-    oversize: Annotated[
-        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
-    ] = "truncate"
-    request_seconds: Annotated[float, Meta(description="The longest that one request may take.", gt=0)] = 60.0
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    proxy: Annotated[
-        str, Meta(description="Proxy URL; empty: HTTPS_PROXY and NO_PROXY of the environment; none: no proxy.")
-    ] = ""
+    oversize: OversizePolicy = "truncate"
+    request_seconds: RequestSeconds = 60.0
+    ca_file: CaFile = ""
+    proxy: Proxy = ""
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that the HTTP sender needs."""
-        return Endpoint(where=where, ca_file=self.ca_file, proxy=self.proxy, seconds=self.request_seconds)
+        return endpoint_of(self, where, self.request_seconds)
+
+    def named(self, usual_stream: str) -> str:
+        """The name of the rule's stream for what is sent here."""
+        own = self.stream_names.get(self.stream, "")  # type: ignore[call-overload]  # agent_event is none of them
+        return own or (self.stream_name if self.stream in ("access", "agent_event") else "") or usual_stream
 
     def path(self, where: str, usual_stream: str) -> str:
         """Give path and query of the stream; raises ``ConfigError`` when id or name cannot be right."""
-        stream = self.stream_name or usual_stream
+        stream = self.named(usual_stream)
         if not _DCR.fullmatch(self.dcr):
             raise ConfigError(
                 "not the immutable id of a data collection rule",

@@ -5,11 +5,22 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from aitrail.destinations._batching import Oversize
 from aitrail.destinations._http import Endpoint
+from aitrail.destinations._settings import (
+    CaFile,
+    ClientCertificate,
+    ClientKey,
+    EventBytes,
+    OversizePolicy,
+    PlainHttp,
+    Proxy,
+    RequestSeconds,
+    endpoint_of,
+)
+from aitrail.streams import Stream
 
 # Sourcetypes of the Splunk app, by what a record is.
-SOURCETYPES = {
+SOURCETYPES: dict[Stream, str] = {
     "access": "ai:access:audit",
     "finding": "ai:access:alert",
     "checkpoint": "ai:access:chain",
@@ -32,6 +43,11 @@ class SplunkSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sourcetype: Annotated[str, Meta(description="Sourcetype; the Splunk app expects the default.")] = SOURCETYPES[
         "access"
     ]
+    sourcetypes: Annotated[
+        dict[Stream, str],
+        Meta(description='Sourcetypes of other kinds of events, e.g. `{ finding = "ai:access:alert" }`.'),
+    ] = {}
+    stream: Annotated[Stream, Meta(description="The kind of events that is sent.")] = "access"
     source: Annotated[str, Meta(description="Splunk's source field.")] = "aitrail"
     host: Annotated[str, Meta(description="Splunk's host field; default: this machine's name.")] = field(
         default_factory=socket.gethostname
@@ -46,27 +62,29 @@ class SplunkSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch_bytes: Annotated[
         int, Meta(description="Bytes per request before gzip, at most (Splunk Cloud: about 1 MB).", ge=10_000)
     ] = 1_000_000
-    event_bytes: Annotated[int, Meta(description="Bytes per event, at most.", ge=4_096)] = 900_000
-    oversize: Annotated[
-        Oversize, Meta(description="An event above event_bytes: truncate its texts (marked), or reject it.")
-    ] = "truncate"
-    request_seconds: Annotated[float, Meta(description="The longest that one request may take.", gt=0)] = 30.0
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
-    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
-    proxy: Annotated[
-        str, Meta(description="Proxy URL; empty: HTTPS_PROXY and NO_PROXY of the environment; none: no proxy.")
+    event_bytes: EventBytes = 900_000
+    oversize: OversizePolicy = "truncate"
+    request_seconds: RequestSeconds = 30.0
+    ca_file: CaFile = ""
+    client_certificate: ClientCertificate = ""
+    client_key: ClientKey = ""
+    proxy: Proxy = ""
+    plain_http: PlainHttp = False
+    management_url: Annotated[
+        str,
+        Meta(description="splunkd, https://host:8089; only for `aitrail splunk install` and `aitrail splunk verify`."),
     ] = ""
-    plain_http: Annotated[bool, Meta(description="Allow http:// to other machines: everything is readable.")] = False
+    management_token: Annotated[
+        str, Meta(description="Reference to an authentication token of Splunk (Settings > Tokens) for management_url.")
+    ] = ""
+
+    @property
+    def sent_as(self) -> str:
+        """The sourcetype of what is sent."""
+        return (
+            self.sourcetype if self.stream == "access" else self.sourcetypes.get(self.stream, SOURCETYPES[self.stream])
+        )
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that the HTTP sender needs."""
-        return Endpoint(
-            where=where,
-            ca_file=self.ca_file,
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            proxy=self.proxy,
-            seconds=self.request_seconds,
-            plain_http=self.plain_http,
-        )
+        return endpoint_of(self, where, self.request_seconds)

@@ -13,8 +13,9 @@ import socket
 import ssl
 import struct
 import termios
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aitrail.destinations._http import Endpoint, forbidden_address
@@ -228,6 +229,76 @@ class Stream:
         except (OSError, ValueError) as error:
             self.abort()
             raise explain(error, self._origin, self._endpoint) from None
+
+
+class Streams:
+    """Connections that several threads use at the same time, each by itself, at most so many. Thread-safe.
+
+    Args:
+        most: how many may be in use; further threads wait.
+        connect: makes one, by a deadline.
+    """
+
+    def __init__(self, most: int, connect: Callable[[float], Stream]) -> None:
+        self._connect = connect
+        self._room = threading.BoundedSemaphore(most)
+        self._lock = threading.Lock()
+        self._idle: list[Stream] = []
+        self._closed = 0
+
+    @contextlib.contextmanager
+    def use(self, deadline: float) -> Iterator["Lease"]:
+        """Give a connection: an idle one that the peer has not closed, else a new one.
+
+        It is kept for the next use when ``Lease.keep`` was set, else closed with a reset.
+
+        Raises:
+            TransientError: none became free in time; or as ``connect`` does.
+        """
+        if not self._room.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise TransientError("all connections are in use", hint="send from fewer threads, or raise connections")
+        with self._lock:
+            closed = self._closed
+        try:
+            lease = Lease(self._take() or self._connect(deadline))
+            try:
+                yield lease
+            finally:
+                with self._lock:
+                    kept = lease.keep and closed == self._closed
+                    if kept:
+                        self._idle.append(lease.stream)
+                if not kept:
+                    lease.stream.abort()
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        with self._lock:
+            self._closed += 1
+            idle, self._idle = self._idle, []
+        for one in idle:
+            one.close()
+
+    def _take(self) -> Stream | None:
+        """The connection used last, unless its peer has left: receivers close idle ones."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                stream = self._idle.pop()
+            if stream.still_open():
+                return stream
+            stream.abort()
+
+
+class Lease:
+    """A connection in use; ``keep`` says that it is in good order and may be used again."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.keep = False
 
 
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 
 from aitrail.destinations._batching import Oversize
 from aitrail.destinations._http import Endpoint
+from aitrail.destinations._settings import CaFile, ClientCertificate, ClientKey, Connections, SendSeconds, endpoint_of
 from aitrail.destinations.cef import Format
 
 Transport = Literal["tls", "tcp", "udp"]
@@ -54,17 +55,12 @@ class SyslogSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = "truncate"
     batch_events: Annotated[int, Meta(description="Events per connection or burst, at most.", ge=1, le=50_000)] = 1_000
     batch_bytes: Annotated[int, Meta(description="Bytes per connection or burst, at most.", ge=10_000)] = 4_000_000
-    send_seconds: Annotated[float, Meta(description="The longest that one send may take.", gt=0)] = 30.0
-    ca_file: Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")] = ""
-    client_certificate: Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")] = ""
-    client_key: Annotated[str, Meta(description="PEM file of its key.")] = ""
+    connections: Connections = 8
+    send_seconds: SendSeconds = 30.0
+    ca_file: CaFile = ""
+    client_certificate: ClientCertificate = ""
+    client_key: ClientKey = ""
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that TLS needs."""
-        return Endpoint(
-            where=where,
-            ca_file=self.ca_file,
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            seconds=self.send_seconds,
-        )
+        return endpoint_of(self, where, self.send_seconds)

@@ -7,7 +7,7 @@ import msgspec
 from aitrail.destinations._batching import OVERSIZE_CODE, Oversize, fit, halves
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE
 from aitrail.errors import AuthError, ConfigError, TransientError
-from aitrail.ports import Ack, EncodedEvent, Verdict
+from aitrail.ports import DELIVERED, Ack, EncodedEvent, Verdict
 
 Run = tuple[int, int]
 
@@ -88,6 +88,23 @@ def encode_all(
             continue
         work.places.append(place)
         work.lines.append(line)
+
+
+def judged_apart(
+    batch: Sequence[EncodedEvent], make: Callable[[EncodedEvent], bytes | Verdict]
+) -> tuple[list[Verdict], list[bytes]]:
+    """Encode for a protocol that takes a batch whole: one that cannot be encoded is judged, all others will be
+    ``delivered`` once the batch is.
+    """  # noqa: D205 - the summary needs two lines
+    verdicts: list[Verdict] = [DELIVERED] * len(batch)
+    encoded: list[bytes] = []
+    for place, event in enumerate(batch):
+        one = make(event)
+        if isinstance(one, Verdict):
+            verdicts[place] = one
+        else:
+            encoded.append(one)
+    return verdicts, encoded
 
 
 def deliver(work: Work, runs: Iterable[Run], step: Callable[[int, int], list[Run]]) -> Ack:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from aitrail.clock import Clock, SystemClock
+from aitrail.clock import Clock, SystemClock, iso_ms
 from aitrail.destinations import _work
 from aitrail.destinations._batching import pack
 from aitrail.destinations._elastic_codes import PRIVILEGES, Answer, Item, Rule, judge_call, judge_item
 from aitrail.destinations._elastic_settings import ElasticSettings
-from aitrail.destinations._http import HttpSender, parse_retry_after
-from aitrail.destinations._verified import Verified, portions
+from aitrail.destinations._http import HttpSender, clock_trouble, parse_retry_after
 from aitrail.destinations._work import Run, Work
 from aitrail.destinations.elastic_documents import Documents
-from aitrail.destinations.elastic_install import TEMPLATE_NAME, TEMPLATE_VERSION, install
+from aitrail.destinations.elastic_install import TEMPLATE_VERSION, install
+from aitrail.destinations.elastic_records import RecordDocuments
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
 from aitrail.ports import DELIVERED, DUPLICATE, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # Only what the verdicts need: answers stay small, and no value of a refused field comes back.
 _FILTER = "errors,items.*.status,items.*.error.type,items.*.failure_store"
 _CHECK_SECONDS = 10.0
-_VERIFY_IDS = 1_000
+# Below search.max_buckets (65,536), and an answer of this many is about a megabyte.
+_COUNTED_IDS = 10_000
 _OLDEST_SERVER = 8
 # An ECS document with its action line is longer than the canonical bytes by about this factor.
 _GROWTH = 1.8
@@ -68,8 +69,10 @@ class ElasticDestination:
         self._clock = clock or SystemClock()
         self._sender = sender or HttpSender(settings.endpoint(self._where), now=self._clock.now)
         self._client = _client(settings, secrets, self._sender, self._where)
-        self.stream = settings.stream(self._where)
-        self._documents = Documents(self.stream)
+        self.stream = settings.data_stream(self._where)
+        self._documents: Documents | RecordDocuments = (
+            Documents(self.stream) if settings.stream == "access" else RecordDocuments(self.stream, settings.stream)
+        )
         self._bulk = f"/{self.stream.name}/_bulk?filter_path={_FILTER}"
         self._proven = threading.Event()
         self.limits = Limits(
@@ -198,7 +201,7 @@ class ElasticDestination:
         wanted = {"index": [{"names": [self.stream.name], "privileges": list(PRIVILEGES)}]}
         rights = self._ask("POST", "/_security/user/_has_privileges", wanted)
         granted = _inner(rights.body, "index", self.stream.name) if rights.status == 200 else None
-        wrong = []
+        wrong = clock_trouble(about.headers, self._clock.now(), "Elasticsearch")
         if isinstance(granted, dict):
             missing = [one for one in PRIVILEGES if granted.get(one) is False]
             if missing:
@@ -206,39 +209,49 @@ class ElasticDestination:
                     f"the index privileges {' and '.join(missing)} are missing on {self.stream.name}; grant them to "
                     "the API key or role in Kibana > Stack Management."
                 )
-        template = self._ask("GET", f"/_index_template/{TEMPLATE_NAME}")
+        name = self.stream.template
+        template = self._ask("GET", f"/_index_template/{name}")
         if template.status == 404:
-            wrong.append(f"the index template {TEMPLATE_NAME} is not there; run: aitrail elastic install.")
+            wrong.append(f"the index template {name} is not there; run: aitrail elastic install.")
         elif template.status == 200 and _version(template.body) < TEMPLATE_VERSION:
-            wrong.append(f"the index template {TEMPLATE_NAME} is of an older aitrail; run: aitrail elastic install.")
+            wrong.append(f"the index template {name} is of an older aitrail; run: aitrail elastic install.")
         return wrong
 
     def install(self) -> list[str]:
-        """Put the component and index templates; gives what was put. Raises as ``send`` does."""
-        return install(self._manage, self._settings.retention)
+        """Put the component and index templates of all streams; gives what was put. Raises as ``send`` does."""
+        return install(self._manage, self._settings)
 
-    def verify(self, event_ids: Sequence[str]) -> Verified:
-        """Count in the data stream, over all its backing indices, how often each event is there.
+    def refresh(self) -> None:
+        """Make the last second searchable; without the privilege for it, it is so a moment later."""
+        self._ask("POST", f"/{self.stream.name}/_refresh")
+
+    def counts(self, start: int, end: int) -> dict[str, int] | None:
+        """Count in the data stream, over all its backing indices, by event id, for times in [start, end).
+
+        Args:
+            start: epoch milliseconds.
+            end: the same.
+
+        Returns:
+            How often each id is there; None when there are too many for one answer.
 
         Raises:
             AuthError: the privilege ``read`` is missing.
             ConfigError, TransientError: the search is not possible, or not now.
         """
-        counted: dict[str, int] = {}
-        # What came in during the last second is visible after a refresh; without the privilege for it, a moment later.
-        self._ask("POST", f"/{self.stream.name}/_refresh")
-        for portion in portions(event_ids, _VERIFY_IDS):
-            query = {
-                "size": 0,
-                "query": {"terms": {"event.id": portion}},
-                "aggs": {"ids": {"terms": {"field": "event.id", "size": len(portion)}}},
-            }
-            found = self._manage("POST", f"/{self.stream.name}/_search?filter_path=aggregations", query)
-            buckets = _inner(found.body, "aggregations", "ids", "buckets")
-            if not isinstance(buckets, list):
-                raise TransientError(f"{self._where}: the answer to the search cannot be read")
-            counted |= {one["key"]: one["doc_count"] for one in buckets}
-        return Verified.of(event_ids, counted)
+        times = {"gte": iso_ms(start / 1000), "lt": iso_ms(end / 1000)}
+        query = {
+            "size": 0,
+            "query": {"range": {"@timestamp": times}},
+            "aggs": {"ids": {"terms": {"field": "event.id", "size": _COUNTED_IDS}}},
+        }
+        found = self._manage("POST", f"/{self.stream.name}/_search?filter_path=aggregations,timed_out,_shards", query)
+        buckets = _inner(found.body, "aggregations", "ids", "buckets")
+        if not isinstance(buckets, list) or found.body.get("timed_out") or _inner(found.body, "_shards", "failed"):
+            raise TransientError(f"{self._where}: the search was answered in part only", hint="try again later")
+        if _inner(found.body, "aggregations", "ids", "sum_other_doc_count") or len(buckets) >= _COUNTED_IDS:
+            return None
+        return {one["key"]: one["doc_count"] for one in buckets}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         deadline = time.monotonic() + min(_CHECK_SECONDS, self._settings.request_seconds)

@@ -50,6 +50,11 @@ class DataStream(msgspec.Struct, frozen=True):
         """The data stream, e.g. ``logs-ai_audit.access-default``."""
         return f"{self.type}-{self.dataset}-{self.namespace}"
 
+    @property
+    def template(self) -> str:
+        """The index template of its dataset, for every namespace."""
+        return f"{self.type}-{self.dataset}"
+
 
 class Documents:
     """Makes documents for one data stream. Thread-safe."""
@@ -79,9 +84,9 @@ class Documents:
         for name in shape:
             if name in places:
                 parent, leaf = places[name]
-                _node(tree, parent)[leaf] = _Hole(name)
+                node(tree, parent)[leaf] = _Hole(name)
         if "latency_ms" in shape:
-            _node(tree, "event")["duration"] = _Hole(_DURATION)
+            node(tree, "event")["duration"] = _Hole(_DURATION)
         if not set(shape).isdisjoint((*_WHO_FIELDS, *_HASH_FIELDS)):
             tree["related"] = _Hole(_RELATED)
         order: list[str] = []
@@ -95,11 +100,12 @@ class _Hole(msgspec.Struct, frozen=True):
     name: str
 
 
-def _node(tree: dict[str, Any], dotted: str) -> dict[str, Any]:
-    node = tree
+def node(tree: dict[str, Any], dotted: str) -> dict[str, Any]:
+    """The object at a dotted name in ``tree``, made where it is not there; "" is the tree."""
+    found = tree
     for part in dotted.split(".") if dotted else ():
-        node = node.setdefault(part, {})
-    return node
+        found = found.setdefault(part, {})
+    return found
 
 
 def _render(value: Any, chunks: list[bytes], order: list[str]) -> None:

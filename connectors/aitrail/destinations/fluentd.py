@@ -5,7 +5,6 @@ buffer (a file buffer survives a restart, a memory buffer does not). Without the
 under the same event ids. Chunks have no partial answers.
 """
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,10 +17,11 @@ from aitrail.destinations._fluentd_settings import FluentdSettings
 from aitrail.destinations._forward import Greeting, Login
 from aitrail.destinations._http import tls_context
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE
-from aitrail.destinations._stream import Stream, is_loopback
+from aitrail.destinations._stream import Stream, Streams, is_loopback
+from aitrail.destinations._work import judged_apart
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
 from aitrail.event import decode
-from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
+from aitrail.ports import Ack, EncodedEvent, Limits, SecretResolver, Verdict
 from aitrail.schema.ocsf import epoch_ms
 
 _CHECK_SECONDS = 10.0
@@ -32,7 +32,7 @@ _NOT_AN_EVENT = Verdict("rejected", code=UNENCODABLE_CODE)
 
 
 class FluentdDestination:
-    """Sends events to one forward input. Thread-safe: one chunk after the other, over one connection that stays open.
+    """Sends events to one forward input, over connections that stay open. Thread-safe; one thread needs one connection.
 
     Args:
         settings: where and how.
@@ -54,8 +54,7 @@ class FluentdDestination:
         self._where = f"destinations.{name}"
         self._endpoint = settings.endpoint(self._where)
         self._origin = f"{settings.host}:{settings.port}"
-        self._lock = threading.Lock()
-        self._stream: Stream | None = None
+        self._streams = Streams(settings.connections, self._renewed)
         self._login: Login | None = None
         self._check_settings()
         self.limits = Limits(
@@ -73,18 +72,10 @@ class FluentdDestination:
             TransientError: the chunk was not acknowledged; it has to be sent again.
         """
         until = min(deadline, time.monotonic() + self._settings.send_seconds)
-        verdicts: list[Verdict] = [DELIVERED] * len(batch)
-        entries: list[bytes] = []
-        for place, event in enumerate(batch):
-            one = self._entry(event)
-            if isinstance(one, Verdict):
-                verdicts[place] = one
-            else:
-                entries.append(one)
+        verdicts, entries = judged_apart(batch, self._entry)
         if entries:
             message, name = _forward.chunk(self._settings.tag, entries, compress=self._settings.gzip)
-            with self._lock:
-                self._deliver(message, name, until)
+            self._deliver(message, name, until)
         return Ack(verdicts)
 
     def confirm(self, token: str) -> Verdict:
@@ -93,9 +84,8 @@ class FluentdDestination:
         return Verdict("retry", code="unknown_token")
 
     def close(self) -> None:
-        """Give back the connection."""
-        with self._lock:
-            self._drop()
+        """Give back the connections."""
+        self._streams.close()
 
     def check(self) -> list[str]:
         """Say what is wrong: name, connection, certificate, shared key, user."""
@@ -124,30 +114,17 @@ class FluentdDestination:
             return _NOT_AN_EVENT
 
     def _deliver(self, message: bytes, name: str, until: float) -> None:
-        stream = self._stream
-        if stream is None or not stream.still_open():
-            # Receivers close idle connections; that costs no chunk.
-            self._drop()
-            stream = self._stream = self._renewed(until)
-        try:
-            stream.send(message, until)
-            answer = self._receive(stream, until)
-        except AitrailError:
-            # An ack that comes later belongs to nobody: it must not meet the next chunk.
-            self._drop()
-            raise
-        if not isinstance(answer, dict) or answer.get("ack") != name:
-            self._drop()
+        # A connection whose chunk was not acknowledged is not used again: a late ack must not meet the next chunk.
+        with self._streams.use(until) as lease:
+            lease.stream.send(message, until)
+            answer = self._receive(lease.stream, until)
+            lease.keep = isinstance(answer, dict) and answer.get("ack") == name
+        if not lease.keep:
             if _forward.read_helo(answer) is not None:
                 raise self._wants_key()
             raise TransientError(
                 f"{self._origin}: the receiver acknowledged something else", hint="check host and port"
             )
-
-    def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.abort()
-            self._stream = None
 
     def _receive(self, stream: Stream, until: float) -> Any:
         """Wait for one whole answer."""

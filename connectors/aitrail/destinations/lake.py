@@ -1,4 +1,6 @@
-"""A lake as a destination: OCSF 1.8 API Activity as Parquet, partitioned for Athena, Trino, Spark and DuckDB.
+"""A lake as a destination: OCSF 1.8 as Parquet, partitioned for Athena, Trino, Spark and DuckDB.
+
+Accesses are API Activity (6003), findings Detection Finding (2004); one destination object writes one of them.
 
 "Delivered" means that the file with the event is there, whole and durable (S3: the PutObject was answered; a directory:
 file and directory entry are synced). A file's name is a hash of the event ids in it: the same batch sent again finds
@@ -23,14 +25,17 @@ import msgspec
 from aitrail.clock import Clock, SystemClock
 from aitrail.destinations import _batching
 from aitrail.destinations._batching import OVERSIZE_CODE
-from aitrail.destinations._lake_files import FileMaker, Unstorable, merge
+from aitrail.destinations._lake_files import FileMaker, Row, Unstorable, merge
 from aitrail.destinations._lake_settings import LakeSettings, Layout
 from aitrail.destinations._lake_stores import LocalStore, ObjectStore, S3Store, StoredFile, s3_client
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE
 from aitrail.errors import AitrailError, ConfigError
-from aitrail.event import AccessEvent, decode
+from aitrail.event import decode
 from aitrail.ports import DELIVERED, DUPLICATE, Ack, EncodedEvent, Limits, Verdict
 from aitrail.schema.ocsf import CLASS_UID
+from aitrail.schema.ocsf_finding import FINDING_CLASS_UID
+from aitrail.streams import Finding
+from aitrail.streams import decoded as decode_record
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 OTHER = "other"
@@ -42,7 +47,9 @@ _NOT_AN_EVENT = Verdict("rejected", code=UNENCODABLE_CODE)
 _UNSTORABLE = Verdict("rejected", code="unstorable")
 
 # Place in the batch and the event there.
-_Items = dict[int, AccessEvent]
+_Items = dict[int, Row]
+# The daemon's first compaction comes soon after its start, however rare the others are.
+_FIRST_COMPACTION = 600.0
 
 
 @lru_cache(maxsize=4_096)
@@ -51,15 +58,16 @@ def _segment(value: str, form: re.Pattern[str]) -> str:
     return (value if form.fullmatch(value) else OTHER) if value else NULL
 
 
-def _hive(region: str, account: str, day: str) -> str:
-    return f"class_uid={CLASS_UID}/region={region}/account={account}/day={day}"
+def _hive(class_uid: int, region: str, account: str, day: str) -> str:
+    return f"class_uid={class_uid}/region={region}/account={account}/day={day}"
 
 
-def _security_lake(region: str, account: str, day: str) -> str:
+def _security_lake(class_uid: int, region: str, account: str, day: str) -> str:
+    del class_uid  # one custom source has one class
     return f"region={region}/accountId={account}/eventDay={day.replace('-', '')}"
 
 
-_LAYOUTS: Mapping[Layout, Callable[[str, str, str], str]] = {"hive": _hive, "security_lake": _security_lake}
+_LAYOUTS: Mapping[Layout, Callable[[int, str, str, str], str]] = {"hive": _hive, "security_lake": _security_lake}
 
 
 class Compaction(msgspec.Struct, frozen=True):
@@ -100,6 +108,7 @@ class LakeDestination:
         self._store = store or _store(settings, f"destinations.{name}")
         self._layout = _LAYOUTS[settings.layout]
         self._maker = FileMaker()
+        self._next_compaction = self._clock.monotonic() + min(_FIRST_COMPACTION, settings.compact_every_seconds)
         self.limits = Limits(
             max_events=settings.batch_events,
             max_batch_bytes=settings.batch_bytes,
@@ -167,9 +176,19 @@ class LakeDestination:
                     done = _add(done, self._merge(folder, files[start:end]))
         return done
 
+    def upkeep(self) -> None:
+        """Compact when it is time to; called between two sends. Raises as ``compact`` does."""
+        if self._settings.stream == "finding" and not self._settings.findings:
+            return  # they lie beside the accesses, whose destination compacts both
+        every = self._settings.compact_every_seconds
+        now = self._clock.monotonic()
+        if every and now >= self._next_compaction:
+            self._next_compaction = now + every
+            self.compact()
+
     # --- writing
 
-    def _decoded(self, event: EncodedEvent) -> AccessEvent | Verdict:
+    def _decoded(self, event: EncodedEvent) -> Row | Verdict:
         """Read the event, cut short where the policy allows it, or say why it cannot be stored."""
         if len(event.body) > self._settings.event_bytes:
             shorter = _batching.fit(event, self._settings.event_bytes, self._settings.oversize)
@@ -177,17 +196,26 @@ class LakeDestination:
                 return _TOO_LARGE
             event = shorter
         try:
-            decoded = decode(event.body)
+            decoded = self._read(event)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return _NOT_AN_EVENT
-        if decoded.event_id != event.event_id:
+        if decoded is None or decoded.event_id != event.event_id:
             return _NOT_AN_EVENT
         return decoded if _DAY.fullmatch(decoded.timestamp[:10]) else Verdict("rejected", code="timestamp_invalid")
 
-    def _partition(self, event: AccessEvent) -> str:
-        return self._layout(
-            _segment(event.cloud_region, _REGION), _segment(event.cloud_account, _ACCOUNT), event.timestamp[:10]
-        )
+    def _read(self, event: EncodedEvent) -> Row | None:
+        """Read an event of the kind that is written here; None when it is of another."""
+        if self._settings.stream == "access":
+            return decode(event.body)
+        record = decode_record(event)
+        return record if isinstance(record, Finding) else None
+
+    def _partition(self, event: Row) -> str:
+        day = event.timestamp[:10]
+        if isinstance(event, Finding):
+            return self._layout(FINDING_CLASS_UID, NULL, NULL, day)
+        region, account = _segment(event.cloud_region, _REGION), _segment(event.cloud_account, _ACCOUNT)
+        return self._layout(CLASS_UID, region, account, day)
 
     def _write(self, partition: str, items: _Items, directory: Path, verdicts: list[Verdict | None]) -> None:
         """Write the events of one partition; halved around those that cannot be stored."""
@@ -251,7 +279,15 @@ def _store(settings: LakeSettings, where: str) -> ObjectStore:
         raise ConfigError(
             "a lake is a directory or a bucket", where=where, hint='directory = "lake", or bucket = "..."'
         )
+    findings = settings.stream == "finding"
+    if findings and settings.layout == "security_lake" and not settings.findings:
+        raise ConfigError(
+            "a custom source of Security Lake has one class, so findings need one of their own",
+            where=f"{where}.findings",
+            hint='set findings to the prefix of that source, or streams = ["access"]',
+        )
+    own = settings.findings if findings else ""
     if settings.directory:
-        return LocalStore(Path(settings.directory))
+        return LocalStore(Path(own or settings.directory))
     client = s3_client(settings.region, settings.endpoint, settings.request_seconds)
-    return S3Store(client, settings.bucket, settings.prefix, kms_key=settings.kms_key, where=where)
+    return S3Store(client, settings.bucket, own or settings.prefix, kms_key=settings.kms_key, where=where)

@@ -7,14 +7,12 @@ bytes, and content counts distinct ``EventUid``. A 400 does not say which record
 until that one is found.
 """
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from isal import igzip
 
 from aitrail.clock import Clock, SystemClock
@@ -22,25 +20,19 @@ from aitrail.destinations import _work
 from aitrail.destinations._azure_codes import Rule, judge
 from aitrail.destinations._azure_token import Credential, Tokens, default_credential
 from aitrail.destinations._batching import pack
-from aitrail.destinations._http import HttpSender, Response, check_url
+from aitrail.destinations._http import HttpSender, Response, check_url, clock_trouble
 from aitrail.destinations._sentinel_settings import SentinelSettings
-from aitrail.destinations._verified import Verified, portions
 from aitrail.destinations._work import Run, Work
-from aitrail.destinations.sentinel_rows import STREAMS, Rows
+from aitrail.destinations.sentinel_rows import STREAMS, RecordRows, Rows
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
 from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
-from aitrail.schema.views.kusto import TABLE
 
 _CHECK_SECONDS = 10.0
-_VERIFY_IDS = 1_000
 # A request to an auxiliary table spans at most 30 minutes.
 _AUXILIARY_SECONDS = 29 * 60.0
 # Rows are longer than canonical bytes by TimeGenerated and by column names.
 _ROW_OVERHEAD = 120
-_EVENT_ID = re.compile(r"[0-9A-Za-z_.-]{1,128}")
-
-# Runs a KQL query and gives rows of (event id, count).
-Query = Callable[[str], Iterable[tuple[str, int]]]
+_OF_ACCESSES = frozenset({"access", "agent_event"})
 
 
 class SentinelDestination:
@@ -77,8 +69,9 @@ class SentinelDestination:
             )
         origin = check_url(settings.url, endpoint)
         self._url = origin + settings.path(where, kind.stream_name)
-        self._stream = settings.stream_name or kind.stream_name
-        self._rows = Rows(kind.layout, "ingested_at" if settings.time_generated == "ingested" else "timestamp")
+        self._stream = settings.named(kind.stream_name)
+        time_field = "ingested_at" if settings.time_generated == "ingested" else "timestamp"
+        self._rows = Rows(kind.layout, time_field) if kind.layout is not None else RecordRows(settings.stream)
         self._sender = sender or HttpSender(endpoint, now=self._clock.now)
         self._tokens = Tokens(credential or default_credential(where), settings.scope, self._clock.now, where)
         self._proven = threading.Event()
@@ -160,7 +153,9 @@ class SentinelDestination:
         if rule.action == "auth":
             return AuthError(message, hint=rule.hint)
         if rule.action == "config":
-            return ConfigError(message, hint=rule.hint)
+            # A rule of before these streams were there is no reason to hold up accesses.
+            other = "" if self._settings.stream in _OF_ACCESSES else '; or leave them out: streams = ["access"]'
+            return ConfigError(message, hint=rule.hint + other)
         return TransientError(
             message,
             retry_after=response.retry_after(self._clock.now()),
@@ -196,65 +191,11 @@ class SentinelDestination:
             response = self._sender.request("POST", self._url, deadline=deadline, content=b"[]", headers=headers)
             rule = judge(response.status, response.body)
             if rule.action in ("taken", "data"):
-                return []
+                troubles = clock_trouble(response.headers, self._clock.now(), "the data collection endpoint")
+                return [f"{self.name}: {one}" for one in troubles]
             raise self._failure(response, rule)
         except AitrailError as error:
             return [f"{self.name}: {error}{'; ' + error.hint if error.hint else ''}."]
-
-    def verify(self, event_ids: Sequence[str], query: Query) -> Verified:
-        """Count in the table how often each event is there; rows take some minutes to become visible.
-
-        Args:
-            event_ids: what to look for.
-            query: runs KQL, e.g. ``workspace_query(...)``.
-
-        Raises:
-            ValueError: one of them is no event id.
-            AuthError, TransientError: from ``query``.
-        """
-        counted: dict[str, int] = {}
-        for portion in portions(event_ids, _VERIFY_IDS):
-            counted |= dict(query(count_query(portion, self._table())))
-        return Verified.of(event_ids, counted)
-
-    def _table(self) -> str:
-        return TABLE if self._settings.stream == "access" else self._stream.partition("-")[2]
-
-
-def count_query(event_ids: Sequence[str], table: str = TABLE) -> str:
-    """Give KQL that counts rows by event id; raises ``ValueError`` for what is no event id."""
-    if not all(_EVENT_ID.fullmatch(one) for one in event_ids):
-        raise ValueError("an event id has letters, digits, '_', '.' and '-' only")
-    listed = msgspec.json.encode(list(event_ids)).decode()
-    return f"{table}\n| where EventUid in (dynamic({listed}))\n| summarize Count = count() by EventUid"
-
-
-def workspace_query(client: Any, workspace_id: str, timespan: Any) -> Query:
-    """Give a query callable over ``azure.monitor.query.LogsQueryClient``.
-
-    Args:
-        client: made with a credential that has the role "Log Analytics Reader" on the workspace.
-        workspace_id: the workspace's GUID.
-        timespan: ``timedelta`` back from now, by TimeGenerated; None for everything.
-    """
-
-    def run(kql: str) -> list[tuple[str, int]]:
-        try:
-            found = client.query_workspace(workspace_id, kql, timespan=timespan)
-        except Exception as error:  # noqa: BLE001 - the SDK raises what its HTTP libraries do, too
-            status = getattr(error, "status_code", None)
-            if status in (401, 403) or type(error).__name__ == "ClientAuthenticationError":
-                raise AuthError(
-                    f"the workspace {workspace_id} may not be read",
-                    hint="give the identity the role Log Analytics Reader on the workspace",
-                ) from None
-            raise TransientError(f"the workspace cannot be queried now ({type(error).__name__})") from None
-        tables = getattr(found, "tables", None)
-        if not tables:
-            raise TransientError("the query was answered in part only; ask for fewer ids or a shorter time")
-        return [(str(row[0]), int(row[1])) for row in tables[0].rows]
-
-    return run
 
 
 def _headers(token: str) -> Mapping[str, str]:

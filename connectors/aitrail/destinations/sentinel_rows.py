@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from aitrail.destinations._raw_fields import Shape, raw_fields, split
+from aitrail.destinations._raw_fields import Shape, raw_fields, record_fields, split
+from aitrail.destinations._record_kinds import record_kinds
 from aitrail.event import AccessEvent, encode
 from aitrail.ports import EncodedEvent
-from aitrail.schema.catalog import FieldInfo, by_name, fields
+from aitrail.schema.catalog import FieldInfo, Kind, by_name, fields, pascal_case
 
 # Azure's limit is 64 KB; whether that is 64,000 or 65,536 is not written anywhere.
 FIELD_BYTES = 64_000
@@ -160,13 +161,63 @@ def _shorter(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class StreamKind(msgspec.Struct, frozen=True):
-    """What one kind of stream is: its usual name in the data collection rule, and its rows."""
+    """What one kind of stream is: its usual name in the data collection rule, its rows, and where they end up.
+
+    Attributes:
+        stream_name: in the rule.
+        layout: the rows of an access; None: the rows are those of a record, see ``RecordRows``.
+        table: in the workspace.
+        time_column: the column with the event's own time.
+    """
 
     stream_name: str
-    layout: Callable[[Shape, str], _Template]
+    layout: Callable[[Shape, str], _Template] | None
+    table: str
+    time_column: str = "EventTime"
 
 
 STREAMS: Mapping[str, StreamKind] = {
-    "access": StreamKind(TABLE_STREAM, access_layout),
-    "agent_event": StreamKind(ASIM_STREAM, asim_layout),
+    "access": StreamKind(TABLE_STREAM, access_layout, "AIAudit_CL"),
+    "agent_event": StreamKind(ASIM_STREAM, asim_layout, "ASimAgentEventLogs", "EventEndTime"),
+    "finding": StreamKind("Custom-AIAuditFindings_CL", None, "AIAuditFindings_CL"),
+    "health": StreamKind("Custom-AIAuditHealth_CL", None, "AIAuditHealth_CL"),
+    "checkpoint": StreamKind("Custom-AIAuditCheckpoints_CL", None, "AIAuditCheckpoints_CL"),
 }
+
+
+_RECORD_TYPES: Mapping[Kind, str] = {"time": "datetime", "integer": "long", "number": "real", "list": "dynamic"}
+
+
+def record_table(stream: str) -> tuple[tuple[str, str, str], ...]:
+    """Give ``(field, column, KQL type)`` of a record's table, as ``schema.views.kusto.columns`` does for accesses.
+
+    A field that accesses have, too, has the same column there.
+    """
+    known = by_name()
+    own = (
+        (
+            name,
+            known[name].name_in("sentinel") if name in known else pascal_case(name),
+            _RECORD_TYPES.get(kind, "string"),
+        )
+        for name, kind in record_kinds(stream).items()
+    )
+    return (("", "TimeGenerated", "datetime"), *own)
+
+
+class RecordRows:
+    """Makes rows of the records of one stream: findings, health, checkpoints. Thread-safe."""
+
+    def __init__(self, stream: str) -> None:
+        self._keys = {name: b"," + _encode(column) + b":" for name, column, _ in record_table(stream) if name}
+
+    def row(self, item: EncodedEvent) -> bytes:
+        """Give the row; raises ``Unencodable``."""
+        raw = record_fields(item)
+        parts = [b'{"TimeGenerated":', raw["timestamp"]]
+        parts += [piece for name, value in raw.items() if name in self._keys for piece in (self._keys[name], value)]
+        return b"".join([*parts, b"}"])
+
+    def time_generated(self, item: EncodedEvent) -> str:
+        """The canonical time that ``row`` writes as ``TimeGenerated``."""
+        return item.timestamp

@@ -232,7 +232,7 @@ class SplunkDestination:
 
 def _frame(settings: SplunkSettings) -> tuple[bytes, bytes]:
     """The parts of an envelope that are always the same: behind the time, and behind the event."""
-    named = {"host": settings.host, "source": settings.source, "sourcetype": settings.sourcetype}
+    named = {"host": settings.host, "source": settings.source, "sourcetype": settings.sent_as}
     if settings.index:
         named["index"] = settings.index
     fields = b"".join(b',"%s":%s' % (key.encode(), _json(value)) for key, value in named.items() if value)

@@ -16,7 +16,6 @@ There are no partial answers: a batch arrives, or all of it is sent again under 
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -28,12 +27,13 @@ from aitrail.destinations import _batching
 from aitrail.destinations._batching import OVERSIZE_CODE
 from aitrail.destinations._http import tls_context
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE, Unencodable
-from aitrail.destinations._stream import Stream, addresses_of, explain, is_loopback
+from aitrail.destinations._stream import Stream, Streams, addresses_of, explain, is_loopback
 from aitrail.destinations._syslog_settings import SyslogSettings
+from aitrail.destinations._work import judged_apart
 from aitrail.destinations.cef import RENDERERS
 from aitrail.errors import AitrailError, ConfigError
 from aitrail.event import AccessEvent, decode
-from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
+from aitrail.ports import Ack, EncodedEvent, Limits, Verdict
 
 MSGID = "AIAUDIT"
 LARGEST_DATAGRAM = 65_507
@@ -50,7 +50,7 @@ _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 class SyslogDestination:
-    """Sends events to one syslog receiver. Thread-safe: one batch after the other.
+    """Sends events to one syslog receiver. Thread-safe.
 
     Args:
         settings: where and how.
@@ -71,8 +71,7 @@ class SyslogDestination:
         self._render = RENDERERS[settings.format]
         self._limit = min(settings.message_bytes, LARGEST_DATAGRAM) if self._udp else settings.message_bytes
         self._tail = self._header_tail()
-        self._lock = threading.Lock()
-        self._stream: Stream | None = None
+        self._streams = Streams(settings.connections, self._connect)
         self._tls: ssl.SSLContext | None = None
         self._refuse_cleartext()
         self.limits = Limits(
@@ -93,20 +92,12 @@ class SyslogDestination:
             TransientError: the batch was not confirmed; it has to be sent again as a whole.
         """
         until = min(deadline, time.monotonic() + self._settings.send_seconds)
-        verdicts: list[Verdict] = [DELIVERED] * len(batch)
-        messages: list[bytes] = []
-        for place, event in enumerate(batch):
-            message = self._message(event)
-            if isinstance(message, Verdict):
-                verdicts[place] = message
-            else:
-                messages.append(message)
+        verdicts, messages = judged_apart(batch, self._message)
         if messages:
-            with self._lock:
-                if self._udp:
-                    self._send_datagrams(messages, until)
-                else:
-                    self._send_stream(messages, until)
+            if self._udp:
+                self._send_datagrams(messages, until)
+            else:
+                self._send_stream(messages, until)
         return Ack(verdicts)
 
     def confirm(self, token: str) -> Verdict:
@@ -115,11 +106,8 @@ class SyslogDestination:
         return Verdict("retry", code="unknown_token")
 
     def close(self) -> None:
-        """Give back the connection."""
-        with self._lock:
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
+        """Give back the connections."""
+        self._streams.close()
 
     def check(self) -> list[str]:
         """Say what is wrong: name, connection, certificate. Whether messages are kept cannot be asked for."""
@@ -173,23 +161,13 @@ class SyslogDestination:
             data = b"".join([b"%d %b" % (len(message), message) for message in messages])
         else:
             data = b"".join([message + b"\n" for message in messages])
-        keep = self._settings.confirm == "drain"
-        stream = self._kept() or self._connect(until)
-        self._stream = None
-        stream.send(data, until)
-        if keep:
-            stream.drain(until)
-            self._stream = stream
-        else:
-            stream.finish(until)
-
-    def _kept(self) -> Stream | None:
-        """Give the connection of the last batch, unless the peer has left."""
-        stream = self._stream
-        if stream is not None and not stream.still_open():
-            stream.close()
-            stream = self._stream = None
-        return stream
+        with self._streams.use(until) as lease:
+            lease.stream.send(data, until)
+            if self._settings.confirm == "drain":
+                lease.stream.drain(until)
+                lease.keep = True
+            else:
+                lease.stream.finish(until)
 
     def _connect(self, until: float) -> Stream:
         if self._settings.transport == "tls" and self._tls is None:

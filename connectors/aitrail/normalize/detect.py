@@ -35,14 +35,28 @@ SHAPES: tuple[Shape, ...] = (
     _shape("bedrock_invocation", "schemaType", "modelId requestId operation input output accountId"),
     _shape("otel_genai", "", "resourceSpans resourceLogs resourceMetrics"),
     _shape("otel_genai", "traceId spanId", "startTimeUnixNano timeUnixNano observedTimeUnixNano"),
+    _shape("kong", "latencies request response", "service route consumer client_ip started_at"),
+    _shape(
+        "envoy_ai", "response_code", "gen_ai.request.model gen_ai.response.model gen_ai.provider.name mcp.method.name"
+    ),
+    _shape("cloudflare_ai", "created_at tokens_in", "status_code model_type"),
+    _shape("cloudflare_ai", "Gateway Provider", "StatusCode Model"),
+    _shape("databricks_ai", "databricks_request_id", "request_time timestamp_ms"),
+    _shape("databricks_ai", "event_time requester", "destination_model api_type"),
+    _shape("openai_audit", "effective_at type actor"),
+    _shape("anthropic_compliance", "created_at type actor", "organization_id organization_uuid"),
+    _shape("vertex", "protoPayload", "logName insertId"),
+    _shape("vertex", "logging_time", "full_request request_payload deployed_model_id"),
     _shape("litellm_spend", "spend call_type", "request_id api_key startTime"),
     _shape("litellm", "call_type", "litellm_call_id hidden_params model_map_information status_fields"),
     _shape("litellm", "litellm_call_id startTime"),
     _shape("litellm", "table_name action", "object_id changed_by updated_values"),
+    _shape("defender_alert", "SystemAlertId", "AlertType AlertName"),
     _shape("azure", "category", "time resourceId operationName"),
     _shape("azure", "resourceId", "time operationName"),
     _shape("azure", "Category", "TimeGenerated ResourceProvider ResourceId _ResourceId OperationName"),
     _shape("apim", "CorrelationId", "ApiId ApimSubscriptionId SequenceNumber BackendUrl"),
+    _shape("portkey", "request response", "ai_model total_units hook_results virtual_key metadata"),
 )
 
 _AZURE_IDS = ("resourceId", "ResourceId", "_ResourceId", "operationName", "OperationName", "ResourceProvider")
@@ -81,6 +95,12 @@ _CATEGORIES: dict[bytes, str] = {
 _CATEGORY_KEYS = (b'"category":"', b'"Category":"', b'"category": "', b'"Category": "')
 # Types whose records may be known by their first key and a bracket alone.
 _BY_BRACKET = frozenset({"otel_genai", "sagemaker_capture"})
+# Types whose records begin as those of others do: every row of a Log Analytics table has the same first columns, and
+# `id`, `created_at` or `request` is first in records of many.
+_COMMON_START = frozenset({
+    "defender_alert", "kong", "envoy_ai", "cloudflare_ai", "databricks_ai", "portkey", "openai_audit",
+    "anthropic_compliance", "vertex",
+})  # fmt: skip
 _MAX_KNOWN = 256  # beginnings that are remembered; a source of random keys must not grow the table
 _KEY = 80  # how long a key, and
 _VALUE = 300  # a first value, may be to be looked at
@@ -118,7 +138,7 @@ class Detector:
             if name in _CATEGORIES.values():
                 self._category_key = next((key for key in _CATEGORY_KEYS if _category(raw, key)), b"")
                 return name
-            if not name or not beginning[0] or not (beginning[1] or name in _BY_BRACKET):
+            if name in _COMMON_START or not name or not beginning[0] or not (beginning[1] or name in _BY_BRACKET):
                 return name
             if len(self._known) < _MAX_KNOWN:
                 self._known[beginning] = name

@@ -46,6 +46,7 @@ class Rule(msgspec.Struct, frozen=True):
             (True), or becomes an event of its own (False: it would garble the texts).
         per_tenant: whether equal groups of two tenants stay apart. False where the group is an id that the gateway
             itself gives, and only one of the parts may know the tenant.
+        patience: which share of the longest wait is worth waiting for what these parts still lack.
     """
 
     complete: Callable[[Sequence[Fragment]], bool]
@@ -53,6 +54,7 @@ class Rule(msgspec.Struct, frozen=True):
     strength: Callable[[Fragment], int] | None = None
     keeps_twins: bool = True
     per_tenant: bool = True
+    patience: Callable[[Sequence[Fragment]], float] = lambda parts: 1.0
 
 
 Released = list[tuple[Joined, list[Any]]]
@@ -85,9 +87,18 @@ class Joiner:
         max_bytes: how much the open parts may take, estimated.
         max_remembered: how many closed groups are remembered at most (at least half as many), to tell a late part
             from a new group.
+        max_wait: how long before ``flush``'s limit a group may be given out whose rule has less patience; 0: every
+            group waits equally long. For callers whose sender waits for the answer.
     """
 
-    def __init__(self, max_groups: int = 50_000, max_bytes: int = 64 << 20, max_remembered: int = 16_384) -> None:
+    def __init__(
+        self,
+        max_groups: int = 50_000,
+        max_bytes: int = 64 << 20,
+        max_remembered: int = 16_384,
+        max_wait: float = 0.0,
+    ) -> None:
+        self._max_wait = max_wait
         self._max_groups = max_groups
         self._max_bytes = max_bytes
         self._generation = max(1, max_remembered // 2)
@@ -117,8 +128,9 @@ class Joiner:
         known = group.parts.get(fragment.part)
         if known is not None:
             if known == fragment:
-                group.tokens.append(token)  # the same part again: settled when its group is
-                group.newest = max(group.newest, now)
+                # The same part again: settled when its group is, which it does not make wait longer. A queue gives
+                # out again what was not let go of, and would put the group off for ever.
+                group.tokens.append(token)
                 return []
             fragment.part = _twin(fragment)
             if not rule.keeps_twins:
@@ -141,8 +153,19 @@ class Joiner:
 
     def flush(self, older_than: float | None = None) -> Released:
         """Give out open groups, oldest first: all, or those whose newest part came before ``older_than``."""
-        keys = [key for key, group in self._open.items() if older_than is None or group.newest < older_than]
+        keys = [
+            key
+            for key, group in self._open.items()
+            if older_than is None or group.newest < self._limit(key, older_than)
+        ]
         return [self._close(key) for key in keys]
+
+    def _limit(self, key: _Key, older_than: float) -> float:
+        """Up to when the newest part of this group must have come for the group to be given out."""
+        if not self._max_wait:
+            return older_than
+        patience = RULES[key[0]].patience(list(self._open[key].parts.values()))
+        return older_than + self._max_wait * (1.0 - patience)
 
     def open_tokens(self) -> list[Any]:
         """Tokens that are still held, oldest group first."""
@@ -179,6 +202,19 @@ class Joiner:
             part.part = _twin(part)
         self._done[key] = _Done(0, done.names | {part.part}, done.digests | {digest})
         return rule.merge((part,), True)
+
+
+def part_id(part: Fragment, raw: bytes) -> str:
+    """Identity of a part, the same whenever its record is read; empty where an event gives way to a fuller one itself.
+
+    Args:
+        part: before the joiner gets it: the joiner may give it another name.
+        raw: the record that it was made from.
+    """
+    if RULES[part.kind].strength is not None:
+        return ""
+    place = f"{part.event.tenant_id}\x00{part.kind}\x00{part.group}\x00{part.part}\x00"
+    return hashlib.blake2b(place.encode("utf-8", "surrogatepass") + raw, digest_size=16).hexdigest()
 
 
 def _place(part: Fragment) -> tuple[int, str]:
@@ -382,8 +418,19 @@ def _never(parts: Sequence[Fragment]) -> bool:
     return False
 
 
+def _otel_patience(parts: Sequence[Fragment]) -> float:
+    """A log record says that there is a span; a span alone may have no log records at all.
+
+    Log records of a call come in their order, the answer (``choice``) last.
+    """
+    names = [_base(part) for part in parts]
+    if "span" not in names:
+        return 1.0
+    return 0.02 if any(name.endswith(".choice") for name in names) else 0.25
+
+
 RULES: dict[str, Rule] = {
     "azure_rr": Rule(_rr_complete, _rr_merge, _rr_strength),
     "apim": Rule(_apim_complete, _apim_merge, keeps_twins=False, per_tenant=False),
-    "otel_content": Rule(_never, _otel_merge),
+    "otel_content": Rule(_never, _otel_merge, patience=_otel_patience),
 }

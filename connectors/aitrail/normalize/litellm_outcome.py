@@ -5,7 +5,8 @@ A blocked request is logged as ``status: failure`` with error code "400", so the
 ``litellm_core_utils/litellm_logging.py``, with the older words ``blocked`` and ``failure``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,9 @@ _BY_CLASS: dict[str, OutcomeStatus] = {
     "blockedpiientityerror": "blocked",
     "rejectedrequesterror": "blocked",
 }
+# What the proxy says when it cannot accept the key that was presented, where class and code do not tell: no key at all,
+# and, without a database of keys, every key but the master key (measured on a 1.106 proxy: no code, and code 400).
+_NOT_ADMITTED = frozenset({"no api key passed in.", "no connected db."})
 _BY_CODE: dict[int, OutcomeStatus] = {401: "denied", 403: "denied", 429: "throttled", 446: "blocked"}
 
 
@@ -102,6 +106,10 @@ def _error(status: str | None, error: ErrorInformation | None) -> tuple[str, int
     if status != "failure" and not kind and not raw:
         return "", None, "unknown"
     outcome = _BY_CLASS.get(kind) or _BY_CODE.get(number or 0) or "error"
+    if outcome == "error" and error is not None and isinstance(error.error_message, str):
+        said = error.error_message[:64].lower()
+        if said in _NOT_ADMITTED or said.startswith("authentication error"):
+            outcome = "denied"
     return kind or raw.lower()[:64], number, outcome
 
 
@@ -130,11 +138,23 @@ def _name(guardrails: Sequence[Guardrail]) -> str:
 
 
 def _categories(guardrails: Sequence[Guardrail]) -> tuple[str, ...]:
-    """What the guardrails saw: violated policies and kinds of masked entities, each once, in order."""
+    """What the guardrails saw: violated policies, matched patterns, kinds of masked entities; each once, in order."""
     found: dict[str, None] = {}
     for rail in guardrails:
         for category in rail.violation_categories or ():
             found[category.lower()] = None
+        for name in _patterns(rail.guardrail_response):
+            found[name] = None
         for entity in rail.masked_entity_count or ():
             found[entity.lower()] = None
     return tuple(found)
+
+
+def _patterns(response: Any) -> Iterator[str]:
+    """Names of the patterns and categories that LiteLLM's own content filter matched; never the text that matched."""
+    for item in response if isinstance(response, list) else ():
+        if isinstance(item, dict):
+            for key in ("pattern_name", "category"):
+                name = item.get(key)
+                if isinstance(name, str) and 0 < len(name) <= 64:
+                    yield name.lower()

@@ -90,8 +90,9 @@ class McpCall(msgspec.Struct, gc=False):
 
 
 class ErrorInformation(msgspec.Struct, gc=False):
-    """What went wrong. Its messages may quote the prompt and are not read."""
+    """What went wrong. Its message may quote the prompt: it is only compared with the proxy's own fixed words."""
 
+    error_message: Any = None
     error_code: str | int | None = None
     error_class: str | None = None
     llm_provider: str | None = None
@@ -100,8 +101,9 @@ class ErrorInformation(msgspec.Struct, gc=False):
 
 
 class Guardrail(msgspec.Struct, gc=False):
-    """One guardrail's run. Its request and response quote the prompt and are not read."""
+    """One guardrail's run. Its request and response may quote the prompt: only names of patterns are read there."""
 
+    guardrail_response: Any = None
     guardrail_name: str | None = None
     guardrail_provider: str | None = None
     guardrail_status: str | None = None

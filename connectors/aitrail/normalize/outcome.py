@@ -43,6 +43,7 @@ class Context(msgspec.Struct, frozen=True):
         origin: the object that the record came from; some record types keep facts only there (S3 key, blob path).
         user_keys, department_keys, session_keys, purpose_keys, ticket_keys, tenant_keys: names of metadata entries
             (requestMetadata, LiteLLM metadata, resource or span attributes) that carry these facts, first match wins.
+        field_map: for ``generic_access``: its ``normalize.field_map.FieldMap``.
     """
 
     tenant_id: str = "default"
@@ -53,6 +54,7 @@ class Context(msgspec.Struct, frozen=True):
     purpose_keys: tuple[str, ...] = ("purpose",)
     ticket_keys: tuple[str, ...] = ("ticket", "ticket_id")
     tenant_keys: tuple[str, ...] = ()
+    field_map: object = None
 
 
 class Normalized(msgspec.Struct, gc=False):
@@ -103,6 +105,7 @@ Normalizer = Callable[[bytes, Context], Sequence[Outcome]]
 
 REASONS: dict[str, str] = {
     "json_invalid": "not valid JSON",
+    "not_json": "the file holds no JSON, or begins with so many lines without that it is not read on",
     "json_too_deep": "nested deeper than the parser's limit",
     "json_not_object": "valid JSON, but not an object",
     "json_duplicate_key": "an identifying key occurs twice: parsers would disagree about its value",
@@ -122,6 +125,12 @@ REASONS: dict[str, str] = {
     "bomb_ratio": "expands more than the allowed ratio",
     "bomb_size": "expands beyond the allowed size",
     "document_too_large": "one JSON document larger than the cap",
+    "object_gone": "the object was deleted before it could be read",
+    "object_foreign": "a notification names a bucket that is not among those that may be read",
+    "message_unknown": "a queue's message that is of no known form",
+    "offset_expired": "the service no longer held what came next: the record's place says from where to where",
+    "window_partial": "a query gave only a part of its rows, however small the window: the place says which",
+    "map_missing": "a record of type generic_access, but no field map is configured for it",
     "duplicate_part": "the same part of a joined event came twice",
     "internal_limit": "a bound of aitrail itself was reached",
 }

@@ -1,14 +1,15 @@
 """Put the parts together for the command line and the daemon: one place that knows who needs whom."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
-from aitrail.classify.default import DefaultClassifier
+from aitrail.classify.contract import Classifier
 from aitrail.clock import Clock, SystemClock
 from aitrail.config import Config, MappingConfig, SourceConfig
 from aitrail.delivery import Courier
@@ -21,11 +22,23 @@ from aitrail.ports import Source
 from aitrail.privacy.keys import KeyRing
 from aitrail.privacy.sealing import Sealer
 from aitrail.privacy.treat import Privacy
-from aitrail.registry import make_destination, make_source
+from aitrail.registry import make_route, make_source
+from aitrail.routing.route import Route
+from aitrail.routing.select import Rule, Selector
+from aitrail.routing.shape import redacting
+from aitrail.runtime.field_maps import read_map
+from aitrail.runtime.judging import make_judging
 from aitrail.runtime.shipping import Shipper
 from aitrail.secrets import Secrets
-from aitrail.spool import Spool
+from aitrail.spool import Cap, Spool
+from aitrail.spool.states import SourceState
 from aitrail.transform import Transform
+
+# How long a stop waits for destinations to take what the outbox holds; the rest goes out at the next start.
+DRAIN_SECONDS = 10.0
+# The embedded store in the outbox; it keeps accesses, all of them.
+STORE = "store"
+ACCESSES = Rule(frozenset({"access"}))
 
 
 class Runtime(Struct):
@@ -39,6 +52,7 @@ class Runtime(Struct):
     clock: Clock
     directory: Path
     shippers: list[Shipper] = []
+    drain_seconds: float = DRAIN_SECONDS
 
     @property
     def flush_events(self) -> int:
@@ -50,24 +64,39 @@ class Runtime(Struct):
         _, key = self.ring.active("default")
         return make_source(name, settings or self.config.sources[name], self.config, self.clock, key)
 
+    def context(self, tenant: str, field_map: str = "") -> Context:
+        """What the normalizers of a source or receiver may know; raises ``ConfigError`` when the field map is wrong."""
+        known = context_of(self.config.mapping, tenant)
+        if not field_map:
+            return known
+        return msgspec.structs.replace(known, field_map=read_map(self.config.resolve(field_map)))
+
     def pipeline(
         self,
         name: str,
         source: Source,
         on_commit: Callable[[Totals], None],
         settings: SourceConfig | None = None,
+        *,
+        namespace: str = "",
+        state: SourceState | None = None,
     ) -> Pipeline:
-        """Make the pipeline that reads ``source`` into the store."""
+        """Make the pipeline that reads ``source`` into the store.
+
+        ``namespace`` names other cursors than the source's own; ``state`` is kept up to date and saved.
+        """
         settings = settings or self.config.sources[name]
         return Pipeline(
             source,
             spool=self.spool,
             transform=self.transform,
-            context=context_of(self.config.mapping, settings.tenant),
-            destinations=("store", *(shipper.name for shipper in self.shippers)),
+            context=self.context(settings.tenant, settings.map),
+            destinations=(STORE, *(shipper.name for shipper in self.shippers)),
             clock=self.clock,
             record_type=settings.record_type,
             on_commit=on_commit,
+            namespace=namespace,
+            state=state,
         )
 
 
@@ -88,10 +117,6 @@ def key_ring(config: Config, store: Path) -> KeyRing:
     """The tenants' keys: from the configuration's references, else from the store."""
     references = {name: tenant.key for name, tenant in config.tenants.items() if tenant.key}
     return KeyRing(store / "keys", references, Secrets())
-
-
-# How long a stop waits for destinations to take what the outbox holds; the rest goes out at the next start.
-DRAIN_SECONDS = 10.0
 
 
 @contextmanager
@@ -133,34 +158,58 @@ def _open(config: Config, clock: Clock) -> Iterator[Runtime]:
         ring = key_ring(config, store)
         sealer = Sealer(store / "keys", ring) if needs_sealing(config) else None
         destination = StoreDestination(spool, store)
-        shippers = [Shipper(spool, make_destination(name, config, Secrets()), clock) for name in config.destinations]
+        judging = make_judging(config, ring, clock, Secrets())
+        shippers = _shippers(config, spool, clock, judging.classifier)
+        runtime: Runtime | None = None
         try:
             for shipper in shippers:
                 shipper.start()
-            yield Runtime(
+            runtime = Runtime(
                 config=config,
                 spool=spool,
-                transform=Transform(_classifier(), Privacy(ring, sealer), people, mode_of(config)),
+                transform=Transform(
+                    judging.classifier, Privacy(ring, sealer), people, mode_of(config), judging.guard, judging.panel
+                ),
                 courier=Courier(spool, destination, clock),
                 ring=ring,
                 clock=clock,
                 directory=store,
                 shippers=shippers,
             )
+            yield runtime
         finally:
-            for shipper in shippers:
-                shipper.stop(DRAIN_SECONDS)
+            _stop(shippers, runtime.drain_seconds if runtime else 0.0)
             destination.close()
+            judging.panel.close()
             if sealer is not None:
                 sealer.close()
     finally:
         spool.close()
 
 
-@lru_cache(maxsize=1)
-def _classifier() -> DefaultClassifier:
-    """One per process: compiling its patterns takes a moment, and it keeps no state between calls."""
-    return DefaultClassifier()
+def _stop(shippers: list[Shipper], seconds: float) -> None:
+    """Let all destinations take what waits, side by side, for ``seconds`` together."""
+    deadline = time.monotonic() + seconds
+    for shipper in shippers:
+        shipper.finish()
+    for shipper in shippers:
+        shipper.stop(max(0.0, deadline - time.monotonic()))
+
+
+def _shippers(config: Config, spool: Spool, clock: Clock, classifier: Classifier) -> list[Shipper]:
+    """Make every configured destination, and tell the spool what each of them gets."""
+    redact = redacting(lambda: classifier)
+    routes: list[Route] = []
+    try:
+        for name in config.destinations:
+            routes.append(make_route(name, config, Secrets(), redact))  # noqa: PERF401  (closed below)
+    except BaseException:
+        for route in routes:
+            route.destination.close()
+        raise
+    spool.chooser = Selector({STORE: ACCESSES} | {route.name: route.rule for route in routes})
+    spool.cap = Cap(bytes=config.spool.max_bytes, seconds=config.spool.max_age_hours * 3600)
+    return [Shipper(spool, route.destination, clock, rate=route.rate, parallel=route.parallel) for route in routes]
 
 
 def mode_of(config: Config) -> Callable[[str], ContentMode]:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from aitrail.config import Config, DirectoryConfig, SourceConfig, StoreConfig, TenantConfig
 from aitrail.errors import TransientError
 from aitrail.pipeline import Totals
-from aitrail.ports import Workload
+from aitrail.ports import Source, Workload
 from aitrail.runtime.assemble import Runtime, open_runtime
 from aitrail.store.maintenance import compact, retain
 
@@ -54,10 +54,20 @@ def _one(runtime: Runtime, name: str, progress: Progress, notes: list[str]) -> T
         progress.step(name, totals)
 
     source = runtime.source(name)
-    progress.start(name, source.survey(runtime.spool.cursors(name)))
-    totals = runtime.pipeline(name, source, committed).run()
+    try:
+        progress.start(name, source.survey(runtime.spool.cursors(name)))
+        totals = runtime.pipeline(name, source, committed).run()
+    finally:
+        _close(source)
     notes += [f"{name}: {note}" for note in getattr(source, "notes", [])]
     return totals
+
+
+def _close(source: Source) -> None:
+    """Let a source that holds connections give them back: a consumer group waits long for a member that is gone."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()
 
 
 def deliver(runtime: Runtime) -> None:
@@ -102,14 +112,17 @@ def replay(store: Path, ids: list[str], config: Config | None = None) -> Totals:
         found = [letter for letter in map(runtime.spool.deadletter, ids) if letter is not None]
         # What a destination refused is an event already: it goes back to that destination.
         refused = [letter.id for letter in found if letter.stage == "deliver"]
-        totals.new += runtime.spool.requeue(refused)
+        runtime.spool.requeue(refused)
         letters = [letter for letter in found if letter.stage != "deliver"]
         for name in {letter.source for letter in letters}:
             mine = [letter for letter in letters if letter.source == name]
             files = {"paths": tuple({letter.origin for letter in mine})}
             settings = config.sources.get(name, SourceConfig(options=files))
             source = runtime.source(name, settings)
-            add(totals, runtime.pipeline(name, source, lambda done: None, settings).replay(mine))
+            try:
+                add(totals, runtime.pipeline(name, source, lambda done: None, settings).replay(mine))
+            finally:
+                _close(source)
         deliver(runtime)
     return totals
 

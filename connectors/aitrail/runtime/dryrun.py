@@ -35,7 +35,7 @@ def dry_run(source: Source, tenant: str, record_type: str = "", budget: Budget |
         context = Context(tenant_id=tenant, origin=batch.origin)
         for record in batch.records:
             totals.records += 1
-            found = "" if record.error else record_type or detector.detect(record.data)
+            found = "" if record.error else batch.record_type or record_type or detector.detect(record.data)
             if record.error:
                 totals.rejected[record.error] += 1
             elif not found:

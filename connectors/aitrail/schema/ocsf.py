@@ -220,7 +220,7 @@ def _risk(event: AccessEvent, out: dict[str, Any]) -> None:
         out["confidence_score"] = round(event.injection_score * 100)
     if event.injection_tier == "high":
         out["is_alert"] = True
-    attacks = [_attack(entry) for entry in event.atlas]
+    attacks = [attack_entry(entry) for entry in event.atlas]
     if attacks:
         out["attacks"] = attacks
 
@@ -234,7 +234,8 @@ def attack_parts(entry: str) -> tuple[str, str, str]:
     return (head if is_sub else uid), (uid if is_sub else ""), edition
 
 
-def _attack(entry: str) -> dict[str, Any]:
+def attack_entry(entry: str) -> dict[str, Any]:
+    """One technique as an OCSF attack object."""
     technique, sub_technique, edition = attack_parts(entry)
     attack: dict[str, Any] = {"technique": {"uid": technique}}
     if sub_technique:

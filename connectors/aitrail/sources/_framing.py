@@ -12,6 +12,7 @@ What is neither
     - a line that starts no value, or a value with something behind it: passed on as one record, the decoder says why;
     - a value broken in its own line: that line; broken in a later line: up to the next line that starts a value at the
       same indentation. The rest of a broken array is read as top-level text.
+    - a value nested more deeply than any decoder takes: an error, up to the same place.
 
 The framer takes text in pieces of any size and gives the same records for every cut. ``Run.resume`` says for every
 record where a new framer must start to give exactly the records behind it.
@@ -42,6 +43,9 @@ _BRACE, _BRACKET, _CLOSE_BRACE, _CLOSE_BRACKET, _BOM = 0x7B, 0x5B, 0x7D, 0x5D, 0
 # After a window of array elements did not divide, this many are framed one by one before the next try.
 _BACK_OFF = 64
 _LONGEST_INDENT = 64
+# Lines that look nested into one another without end are given up this many at a time: one by one, each of them would
+# be followed through all that come after it.
+_NESTED_TOGETHER = 16
 _TOP_LEVEL, _ITEMS, _ENVELOPE_END = "top", "items", "end"
 _VALUE, _LINE, _RESYNC = "value", "line", "resync"
 _NEED_MORE, _CHANGED = -1, -2
@@ -83,7 +87,7 @@ class Tail(msgspec.Struct, frozen=True):
 class _Hunt:
     """The search for the end of what starts at ``start``: offsets in the text, ``end`` is -1 until it is known."""
 
-    __slots__ = ("end", "indent", "kind", "large", "place", "probed", "scanner", "start")
+    __slots__ = ("deep", "end", "indent", "kind", "large", "lines", "place", "probed", "scanner", "start")
 
     def __init__(self, kind: str, start: int, indent: bytes) -> None:
         self.kind = kind
@@ -92,6 +96,8 @@ class _Hunt:
         self.end = -1
         self.indent = indent
         self.large = False
+        self.deep = False
+        self.lines = 0
         self.probed = False
         self.scanner = Scanner(indent)
 
@@ -138,6 +144,11 @@ class Framer:
             runs += self._drain(eof=True)
             tail = self._tail()
         return runs, tail
+
+    def first_of(self, tail: Tail) -> bytes:
+        """Return the first byte of what is left, where it is still known."""
+        at = tail.position - self._base
+        return self._text[at : at + 1] if tail.kind and at >= 0 else b""
 
     def resume(self) -> tuple[int, int]:
         """Return (offset, skip) of a framer that goes on behind all that was given out."""
@@ -297,12 +308,14 @@ class Framer:
                 end = self._resync_end(hunt, place, eof=eof)
         if end == _NEED_MORE:
             hunt.large = hunt.large or hunt.place - hunt.start > self._record_bytes
-            if hunt.large:  # from here on only the end matters: let go of the text
+            if hunt.large or hunt.deep:  # from here on only the end matters: let go of the text
                 self._at = max(self._at, hunt.place - self._base)
             return False
         self._hunt = None
         start = hunt.start - self._base
-        if hunt.large or end - start > self._record_bytes:
+        if hunt.deep:
+            self._give(hunt.start, self._base + end, b"", "json_too_deep")
+        elif hunt.large or end - start > self._record_bytes:
             self._give(hunt.start, self._base + end, b"", "record_too_large")
         else:
             data = self._text[start:end].rstrip(_SPACE)
@@ -325,6 +338,8 @@ class Framer:
             if verdict == ILLEGAL:
                 self._leave_container()
                 hunt.large = hunt.large or self._base + end - hunt.start > self._record_bytes
+                hunt.deep = hunt.scanner.deep
+                hunt.lines = _NESTED_TOGETHER if hunt.scanner.nested else 0
                 hunt.kind = _RESYNC if hunt.scanner.newline else _LINE
                 hunt.place = self._base + end if hunt.large or hunt.kind == _LINE else hunt.start
                 return _CHANGED
@@ -349,6 +364,10 @@ class Framer:
     def _resync_end(self, hunt: _Hunt, place: int, *, eof: bool) -> int:
         text = self._text
         match = next_start(hunt.indent).search(text, place)
+        while match is not None and hunt.lines:
+            hunt.lines -= 1
+            place = match.end()
+            match = next_start(hunt.indent).search(text, place)
         if match is not None:
             return match.start()
         if eof and text.endswith(b"\n"):

@@ -38,6 +38,19 @@ _REFUSED: dict[bytes, tuple[str, str]] = {
 }
 
 
+class Readable(Protocol):
+    """Stored bytes, read from front to back: of a file, or of an object that comes over the network."""
+
+    @property
+    def position(self) -> int:
+        """How many bytes were read."""
+        ...
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` bytes; empty at the end."""
+        ...
+
+
 class Stored:
     """The stored bytes behind a descriptor, from ``start`` on, ``limit`` bytes at most (None: to the end)."""
 
@@ -105,7 +118,7 @@ def refused(head: bytes) -> tuple[str, str] | None:
 
 
 class _Plain:
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: Readable) -> None:
         self._stored = stored
         self.offset = stored.position
 
@@ -118,7 +131,7 @@ class _Plain:
 class _Meter:
     """Counts text against stored bytes and stops at the caps."""
 
-    def __init__(self, stored: Stored, caps: Caps) -> None:
+    def __init__(self, stored: Readable, caps: Caps) -> None:
         self._stored = stored
         self._caps = caps
         self.offset = 0
@@ -132,7 +145,7 @@ class _Meter:
 
 
 class _Gzip:
-    def __init__(self, stored: Stored, caps: Caps) -> None:
+    def __init__(self, stored: Readable, caps: Caps) -> None:
         self._stored = stored
         self._meter = _Meter(stored, caps)
         self._member: igzip_lib.IgzipDecompressor | None = None
@@ -184,7 +197,7 @@ class _Gzip:
 
 
 class _Zstd:
-    def __init__(self, stored: Stored, caps: Caps) -> None:
+    def __init__(self, stored: Readable, caps: Caps) -> None:
         self._stored = stored
         self._meter = _Meter(stored, caps)
         self._context = zstandard.ZstdDecompressor(max_window_size=caps.window_bytes)
@@ -227,7 +240,7 @@ class _Zstd:
         return b"".join(pieces)
 
 
-def open_text(stored: Stored, format_name: str, caps: Caps) -> Text:
+def open_text(stored: Readable, format_name: str, caps: Caps) -> Text:
     """Return the text of ``stored``; compressed formats must be read from their first byte."""
     if format_name == "gzip":
         return _Gzip(stored, caps)

@@ -15,6 +15,11 @@ from aitrail.sources._cursor import Cursor
 from aitrail.sources._framing import Framer, Run, Tail
 from aitrail.sources._inflate import Stored, Text, detect, open_text, refused, skip
 
+_NOT_JSON = "not_json"
+# A file that begins with so many lines of plain text holds nothing for us: nobody's log has a longer preamble.
+PLAIN_LINES = 1_000
+_FEW_LINES = 10
+
 
 class Opened(msgspec.Struct, gc=False):
     """One open file: what it is, and where to go on (``committed`` is the cursor that says so)."""
@@ -58,6 +63,67 @@ class Meter:
         batch.settled = batch.settled or self.spent
 
 
+class _Prose:
+    """Plain text - a README, a CSV, an application's log - is one error for the file, not one for each of its lines.
+
+    Lines count as such as long as nothing before them in the file looked like a JSON object. One dead letter, at the
+    file's start, stands for all of them; what comes behind is read. A file that begins with ``PLAIN_LINES`` of them is
+    not read on. A few of them before JSON (the rest of a line that a rotation cut) are records like any other.
+    """
+
+    def __init__(self, fault: str, index: int, *, fresh: bool) -> None:
+        self._told = fault == _NOT_JSON
+        self._open = self._told or fresh
+        self._lines = index if self._told else 0
+        self._few: list[Run] = []
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the file is not to be read on."""
+        return self._open and self._lines >= PLAIN_LINES
+
+    @property
+    def fault(self) -> str:
+        """What the cursor is to remember."""
+        return _NOT_JSON if self._open and self._lines else ""
+
+    def sift(self, runs: list[Run], batcher: "_Batcher") -> list[Run]:
+        """Leave out plain lines, until something else comes."""
+        for number, run in enumerate(runs if self._open else ()):
+            plain = next((i for i, record in enumerate(run.records) if not _is_plain(record)), len(run.records))
+            if plain:
+                self._lines += plain
+                self._few = [*self._few, Run(run.records[:plain], run.anchor, run.first)] if self._are_few else []
+                batcher.pass_over(run, plain)
+            if plain < len(run.records):
+                self._open = False
+                if not self._are_few:
+                    self.tell(batcher, run.records[plain].position)
+                return [*self._few, Run(run.records[plain:], run.anchor, run.first + plain), *runs[number + 1 :]]
+        return [] if self._open else runs
+
+    @property
+    def _are_few(self) -> bool:
+        return self._lines <= _FEW_LINES and not self._told
+
+    def is_plain(self, kind: str, first: bytes) -> bool:
+        """Whether an unfinished last line is one more of them; ``first`` is its first byte, empty when not known."""
+        plain = self._open and kind == "line" and first not in (b"", b"{")
+        self._lines += plain and not self._told
+        return plain
+
+    def tell(self, batcher: "_Batcher", end: int) -> None:
+        """Add the one error for what was left out, unless it is known."""
+        if self._lines and not self._told:
+            self._told = True
+            lines = f"{self._lines:,} {'line' if self._lines == 1 else 'lines'}"
+            batcher.records.append(RawRecord(b"", 0, 0, end, _NOT_JSON, lines))
+
+
+def _is_plain(record: RawRecord) -> bool:
+    return record.error == "record_torn" if record.error else not record.data.startswith(b"{")
+
+
 class _Batcher:
     """Cuts the framer's runs into batches and knows, for each, where to go on."""
 
@@ -81,6 +147,11 @@ class _Batcher:
                 self.index = part[-1].index + 1
                 if len(self.records) >= meter.room or self._bytes >= BATCH_BYTES:
                     yield
+
+    def pass_over(self, run: Run, count: int) -> None:
+        """Go on behind the first ``count`` records of ``run`` without them."""
+        self.offset, self.skip = run.resume(count)
+        self.index = run.records[count - 1].index + 1
 
     def take(self) -> list[RawRecord]:
         """Empty the batch."""
@@ -107,6 +178,7 @@ class Reading:
         self._batcher = _Batcher(opened.offset, opened.skip, opened.index)
         self._counted = start
         self._fault = ""
+        self._prose = _Prose(opened.fault, opened.index, fresh=opened.offset == 0 and opened.index == 0)
 
     def batches(self, meter: Meter) -> Iterator[RawBatch]:
         """Yield what is new, at least one batch when the cursor changes; raises ``OSError``."""
@@ -114,10 +186,15 @@ class Reading:
         if known is not None:
             yield self._refuse(*known)
             return
-        for data in self._pieces():
+        for data in () if self._prose.hopeless else self._pieces():
             yield from self._full(self._framer.feed(data), meter)
             if meter.spent:
                 return
+            if self._prose.hopeless:
+                break
+        if self._prose.hopeless:
+            yield self._give_up()
+            return
         growing = self._growing()
         runs, tail = self._framer.finish(final=not growing and not self._fault)
         yield from self._full(runs, meter)
@@ -143,7 +220,7 @@ class Reading:
             self._fault = error.code
 
     def _full(self, runs: list[Run], meter: Meter) -> Iterator[RawBatch]:
-        for _ in self._batcher.add(runs, meter):
+        for _ in self._batcher.add(self._prose.sift(runs, self._batcher), meter):
             batch = self._batch()
             meter.add(batch)
             yield batch
@@ -155,6 +232,8 @@ class Reading:
         opened, batcher, framer = self._opened, self._batcher, self._framer
         batcher.offset, batcher.skip = framer.resume()
         place = tail.position if tail.kind else self._text.offset
+        if self._prose.is_plain(tail.kind, framer.first_of(tail)):
+            tail, place = Tail(), self._text.offset
         fault = self._fault or ("record_torn" if tail.kind else "")
         open_line = fault == "record_torn" and tail.kind == "line" and self._age() < OPEN_LINE_SECONDS
         waits = open_line or (growing and fault in ("record_torn", "gzip_truncated"))
@@ -168,7 +247,20 @@ class Reading:
             fault = ""
         elif fault and (fault, place) != (opened.fault, opened.fault_at):
             batcher.records.append(RawRecord(b"", place, framer.index, max(place, self._text.offset), fault))
+        if self._prose.fault:
+            self._prose.tell(batcher, place)
+            fault, place = fault or self._prose.fault, place if fault else 0
         batch = self._batch(done=not waits, fault=fault, fault_at=place if fault else -1)
+        batch.settled = True
+        return batch
+
+    def _give_up(self) -> RawBatch:
+        """Return the one error of a file that shows no JSON for so long that it is not read on."""
+        opened, size = self._opened, self._opened.status.st_size
+        self._note(f"{opened.path}: {PLAIN_LINES:,} lines at its start hold no JSON; it is not read on")
+        self._prose.tell(self._batcher, max(self._text.offset, self._batcher.offset))
+        self._stored.position = size
+        batch = self._batch(done=True, fault=_NOT_JSON, fault_at=0)
         batch.settled = True
         return batch
 

@@ -58,6 +58,7 @@ class FileSource:
         recursive: bool = True,
         caps: Caps = _DEFAULT_CAPS,
         key: bytes = b"",
+        since: float = 0.0,
     ) -> None:
         """Describe the source; nothing is touched yet.
 
@@ -70,6 +71,7 @@ class FileSource:
             recursive: also read directories in directories.
             caps: bounds against hostile input.
             key: secret for the hashes in cursors, so that a cursor store tells nothing about content.
+            since: leave out files that were last changed before this time (epoch seconds).
         """
         self.name = name
         self.notes: list[str] = []
@@ -79,6 +81,7 @@ class FileSource:
         self._caps = caps
         self._clock = clock
         self._key = key
+        self._since = since
         self._keys = _cursor.Keys()
         self._named = {os.path.abspath(os.path.expanduser(path)) for path in self._paths}
         self._stdin = 0
@@ -150,6 +153,24 @@ class FileSource:
         finally:
             os.close(fd)
 
+    def ranged(self, start: float, end: float) -> "FileSource":
+        """Give a source that reads, from their starts, the files that may hold something of [start, end).
+
+        A file that was last changed before ``start`` holds nothing younger; one that was written later may hold
+        anything, so ``end`` leaves nothing out.
+        """
+        del end
+        return FileSource(
+            self.name,
+            self._paths,
+            clock=self._clock,
+            follow_symlinks=self._follow,
+            recursive=self._recursive,
+            caps=self._caps,
+            key=self._key,
+            since=start,
+        )
+
     # -- finding
 
     def _discovery(self, note: Note) -> Discovery:
@@ -161,7 +182,7 @@ class FileSource:
         """Yield the files that may hold something new, each file once even when several names lead to it."""
         seen: set[tuple[int, int]] = set()
         for path, status in discovery.files():
-            if status.st_size == 0:
+            if status.st_size == 0 or status.st_mtime < self._since:
                 continue
             key = self._keys.key(path, status)
             cursor = _cursor.decode(cursors.get(key))

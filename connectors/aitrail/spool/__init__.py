@@ -2,6 +2,7 @@
 
 from aitrail.spool.outbox import Backlog
 from aitrail.spool.records import (
+    Cap,
     Committed,
     DeadLetter,
     DeadLetterFilter,
@@ -15,6 +16,7 @@ from aitrail.spool.spool import Spool
 
 __all__ = [
     "Backlog",
+    "Cap",
     "Committed",
     "DeadLetter",
     "DeadLetterFilter",

@@ -51,12 +51,18 @@ class Journal:
         self._file = max(ends, default=1)
         self._end = ends.get(self._file, 0)
         self._live = int(connection.execute("SELECT coalesce(sum(length), 0) FROM batch").fetchone()[0])
+        self._ends = ends
         self._handle = -1
 
     @property
     def live_bytes(self) -> int:
         """Bytes of all stored batches."""
         return self._live
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all files: what is settled still takes room until its whole file is."""
+        return sum(self._ends.values())
 
     def append(self, events: Sequence[EncodedEvent]) -> Place:
         """Write a batch and sync it; it counts once ``keep`` is called."""
@@ -75,7 +81,7 @@ class Journal:
 
     def keep(self, place: Place) -> None:
         """Take note that the row of ``place`` is committed."""
-        self._end = place.offset + place.length
+        self._end = self._ends[place.file] = place.offset + place.length
         self._live += place.length
 
     def read(self, place: Place) -> list[EncodedEvent]:
@@ -102,6 +108,7 @@ class Journal:
 
     def drop(self, file: int) -> None:
         """Remove a file that holds no batch any more; the current one starts over."""
+        self._ends.pop(file, None)
         if file != self._file:
             self._path(file).unlink(missing_ok=True)
             return

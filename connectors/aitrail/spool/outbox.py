@@ -9,7 +9,8 @@ confirmed (``waiting``: place -> token).
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import msgspec
@@ -63,25 +64,43 @@ class Outbox:
         *,
         first_seq: int,
         now: float,
-    ) -> Place:
-        """Store a batch for ``destinations``; the caller tells the journal to keep the place after the commit."""
-        place = self._journal.append(events)
+        chosen: Mapping[str, Sequence[int]] | None = None,
+    ) -> Place | None:
+        """Store a batch for ``destinations``; the caller tells the journal to keep the place after the commit.
+
+        ``chosen`` has the places of the events that a destination gets, for those that do not get all of them. None
+        when nobody gets any: then nothing is stored.
+        """
         size = sum([len(event.body) for event in events])
+        rows = _outbox_rows(events, dict.fromkeys(destinations), chosen or {}, size)
+        if not rows:
+            return None
+        place = self._journal.append(events)
         batch = connection.execute(
             "INSERT INTO batch (source, first_seq, events, bytes, file, offset, length, codec, crc, created) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (source, first_seq, len(events), size, *msgspec.structs.astuple(place), now),
         ).lastrowid
         connection.executemany(
-            "INSERT INTO outbox (destination, batch, events, bytes) VALUES (?, ?, ?, ?)",
-            [(destination, batch, len(events), size) for destination in dict.fromkeys(destinations)],
+            "INSERT INTO outbox (destination, batch, events, bytes, open) VALUES (?, ?, ?, ?, ?)",
+            [(destination, batch, count, total, places) for destination, count, total, places in rows],
         )
         return place
 
     def pending(
-        self, connection: sqlite3.Connection, destination: str, max_events: int, max_bytes: int, now: float
+        self,
+        connection: sqlite3.Connection,
+        destination: str,
+        max_events: int,
+        max_bytes: int,
+        now: float,
+        under_way: Mapping[int, AbstractSet[int]] | None = None,
     ) -> OutboxBatch | None:
-        """Give the oldest events that may be sent now, up to the limits, at least one; None when there are none."""
+        """Give the oldest events that may be sent now, up to the limits, at least one; None when there are none.
+
+        ``under_way`` has the places of events (by stored batch) that are left out, because they are being sent.
+        """
+        under_way = under_way or {}
         rows = connection.execute(
             f"SELECT {_BATCH}, o.open FROM outbox o JOIN batch b ON b.id = o.batch WHERE o.destination = ? "
             "AND o.not_before <= ? AND (o.open IS NULL OR length(o.open) > 0) ORDER BY o.batch LIMIT ?",
@@ -93,13 +112,20 @@ class Outbox:
         for batch, source, count, total, *place_row, open_places in rows:
             if parts and (len(events) >= max_events or room <= 0):
                 break
+            busy = under_way.get(batch, frozenset())
+            if len(busy) == count:
+                continue
             stored = self._read(batch, Place(*place_row))
-            if open_places is None and total <= room and len(events) + count <= max_events:
+            if open_places is None and not busy and total <= room and len(events) + count <= max_events:
                 events += stored
                 room -= total
                 parts.append(Part(batch, count, source, None))
                 continue
-            places = range(count) if open_places is None else _places(open_places)
+            places: Sequence[int] = range(count) if open_places is None else _places(open_places)
+            if busy:
+                places = [place for place in places if place not in busy]
+                if not places:
+                    continue
             taken = []
             for place in places:
                 size = len(stored[place].body)
@@ -249,6 +275,20 @@ class Outbox:
         self._decoded[batch] = events
         while len(self._decoded) > _KEEP_DECODED:
             del self._decoded[next(iter(self._decoded))]
+
+
+def _outbox_rows(
+    events: Sequence[EncodedEvent], destinations: Iterable[str], chosen: Mapping[str, Sequence[int]], size: int
+) -> list[tuple[str, int, int, bytes | None]]:
+    """Give destination, events, bytes and places (None: all) of everybody who gets something of a batch."""
+    rows: list[tuple[str, int, int, bytes | None]] = []
+    for destination in destinations:
+        places = chosen.get(destination)
+        if places is None:
+            rows.append((destination, len(events), size, None))
+        elif places:
+            rows.append((destination, len(places), sum([len(events[one].body) for one in places]), _pack(list(places))))
+    return rows
 
 
 def _remove_untouched(connection: sqlite3.Connection, destination: str, part: Part) -> bool:

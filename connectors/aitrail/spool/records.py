@@ -1,12 +1,13 @@
 """What goes into the spool and what comes out of it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from aitrail.ports import EncodedEvent
+from aitrail.ports import EncodedEvent, Lease
+from aitrail.spool.states import SourceState
 
 Stage = Literal["frame", "normalize", "deliver"]
 
@@ -86,8 +87,13 @@ class Intake(msgspec.Struct, gc=False):
         cursors: the source's cursors that are right once this is durable.
         dead: records that could not go on.
         unless: event_id -> another event_id: drop the event when that other one is already known or comes with it.
+        parts: ids of the parts that the events were joined from (``Spool.known_parts``).
         counts: counter name -> increment, kept per source.
         resolved: ids of dead letters that are settled by this.
+        namespace: whose cursors these are, when not the source's own (a back-fill).
+        lease: refuse all of it unless this is still the newest lease of its name.
+        attestations: origin -> what is known of its integrity.
+        state: what there is to say about the source once this is durable.
     """
 
     source: str
@@ -96,8 +102,13 @@ class Intake(msgspec.Struct, gc=False):
     cursors: dict[str, bytes]
     dead: Sequence[DeadLetter] = ()
     unless: dict[str, str] = msgspec.field(default_factory=dict)
+    parts: Sequence[str] = ()
     counts: dict[str, int] = msgspec.field(default_factory=dict)
     resolved: Sequence[str] = ()
+    namespace: str = ""
+    lease: Lease | None = None
+    attestations: Mapping[str, str] = {}
+    state: SourceState | None = None
 
 
 class Committed(msgspec.Struct, frozen=True, gc=False):
@@ -141,6 +152,20 @@ class OutboxBatch(msgspec.Struct, frozen=True, gc=False):
     destination: str
     events: Sequence[EncodedEvent]
     tokens: Sequence[str] = ()
+
+
+class Cap(msgspec.Struct, frozen=True):
+    """How much the outbox may hold before sources pause: bytes on disk and age of the oldest event; 0: no limit.
+
+    Attributes:
+        bytes: of the outbox's files.
+        seconds: since the oldest waiting event was taken in.
+        resume: sources go on below this share of the limit.
+    """
+
+    bytes: int = 0
+    seconds: float = 0.0
+    resume: float = 0.8
 
 
 class Run(msgspec.Struct, frozen=True):

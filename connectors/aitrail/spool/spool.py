@@ -4,23 +4,37 @@ One ``commit`` is one transaction: it recognises events it has seen before, stor
 advances the source's cursors, notes dead letters and counts. After a crash either all of that is there or none of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from aitrail.clock import Clock, iso_ms
 from aitrail.errors import StoreError
 from aitrail.ports import Ack, Cursors, EncodedEvent
-from aitrail.spool import deadletters
+from aitrail.spool import deadletters, leases, states
 from aitrail.spool.journal import Journal
 from aitrail.spool.outbox import Backlog, Outbox
-from aitrail.spool.records import Committed, DeadLetter, DeadLetterFilter, Intake, OutboxBatch, Run
+from aitrail.spool.records import Cap, Committed, DeadLetter, DeadLetterFilter, Intake, OutboxBatch, Run
 from aitrail.store.database import Database
 from aitrail.store.identity import key_of, run_of, split_keys
 
 _timestamp = msgspec.json.Decoder(type=dict[str, msgspec.Raw]).decode
+
+
+class Chooses(Protocol):
+    """Says which events destinations get (``aitrail.routing.select.Selector``)."""
+
+    def select(self, events: Sequence[EncodedEvent], destinations: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """Give the places that each of ``destinations`` gets, for those that do not get all of them."""
+        ...
+
+    def takers(self, stream: str) -> list[str]:
+        """Who takes events of a kind."""
+        ...
 
 
 class StoredCursors:
@@ -46,11 +60,16 @@ class Spool:
 
     Attributes:
         database: the open store, shared with ``StoreDestination`` and the maintenance functions.
+        chooser: asked at each commit which destinations get which events; None: everybody gets all.
+        cap: how much may wait before sources have to pause.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._clock = database.clock
+        self.chooser: Chooses | None = None
+        self.cap = Cap()
+        self._over = ""
         self._journal: Journal | None = None
         self._outbox: Outbox | None = None
         if database.writable:
@@ -59,6 +78,7 @@ class Spool:
                 row = db.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchone()
             self._outbox = Outbox(self._journal)
             self._seen = database.identity("seen")
+            self._parts = database.identity("part")
             self._next_seq = int(row[0]) if row else 1
 
     @classmethod
@@ -88,31 +108,52 @@ class Spool:
 
         Raises:
             TransientError: the disk is full or failing; nothing was taken in, and the call may be repeated.
-            StoreError: the store is damaged or was opened for reading.
+            StoreError: the store is damaged or was opened for reading; ``LeaseLostError``: the lease is another's now.
             ValueError: there are events and no destination: they would be lost.
         """
         if intake.events and not intake.destinations:
             raise ValueError(f"source {intake.source}: events without a destination")
-        if not (intake.events or intake.cursors or intake.dead or intake.counts or intake.resolved):
+        if not (
+            intake.events or intake.cursors or intake.dead or intake.counts or intake.resolved or intake.attestations
+        ):
             return Committed(0, 0)
         now = self._clock.now()
         outbox, journal = self._writer()
         with self.database.exclusive():
             with self.database.transaction() as db:
+                if intake.lease is not None:
+                    leases.require(db, intake.lease)
                 fresh, superseded = self._new_events(db, intake)
                 remembered = self._seen.remember(db, fresh.keys())
+                parts = {*map(key_of, intake.parts)}
+                parts_remembered = self._parts.remember(db, parts - self._parts.known(db, parts))
                 first_seq, place = 0, None
+                counts = Counter(intake.counts)
                 if fresh:
                     events = list(fresh.values())
                     first_seq = self._next_seq
-                    place = outbox.put(db, intake.source, intake.destinations, events, first_seq=first_seq, now=now)
+                    chosen = self.chooser.select(events, intake.destinations) if self.chooser else {}
+                    counts.update({filtered(name): len(events) - len(places) for name, places in chosen.items()})
+                    place = outbox.put(
+                        db, intake.source, intake.destinations, events, first_seq=first_seq, now=now, chosen=chosen
+                    )
                     db.execute("INSERT OR REPLACE INTO meta VALUES ('next_seq', ?)", (first_seq + len(events),))
-                opened = _note(db, intake, now)
+                for name, count in (("events", len(fresh)), ("duplicates", len(intake.events) - len(fresh))):
+                    if count:
+                        counts[name] += count
+                opened = _note(db, intake, counts, now)
             remembered()
+            parts_remembered()
             if place is not None:
                 journal.keep(place)
-                self._next_seq += len(fresh)
+            self._next_seq += len(fresh)
         return Committed(len(fresh), len(intake.events) - len(fresh), first_seq, superseded, opened)
+
+    def known_parts(self, ids: Sequence[str]) -> set[str]:
+        """Give those of ``ids`` that went into an event that is durable."""
+        keys = {key_of(one): one for one in ids}
+        with self.database.exclusive(), self.database.transaction() as db:
+            return {keys[key] for key in self._parts.known(db, keys)}
 
     def _new_events(self, db: Any, intake: Intake) -> tuple[dict[bytes, EncodedEvent], int]:
         """Give the events to take, by key and in their order, and how many were dropped for their counterpart."""
@@ -135,14 +176,21 @@ class Spool:
 
     # --- giving out
 
-    def pending(self, destination: str, max_events: int, max_bytes: int) -> OutboxBatch | None:
+    def pending(
+        self,
+        destination: str,
+        max_events: int,
+        max_bytes: int,
+        under_way: Mapping[int, AbstractSet[int]] | None = None,
+    ) -> OutboxBatch | None:
         """Give the oldest events that ``destination`` may get now, merged up to the limits; None when there are none.
 
-        A single event above ``max_bytes`` comes alone. Calling again without ``settle`` gives the same events.
+        A single event above ``max_bytes`` comes alone. Calling again without ``settle`` gives the same events, except
+        those that ``under_way`` names: places by stored batch, as ``OutboxBatch.key`` has them.
         """
         outbox, _ = self._writer()
         with self.database.snapshot() as db:
-            return outbox.pending(db, destination, max_events, max_bytes, self._clock.now())
+            return outbox.pending(db, destination, max_events, max_bytes, self._clock.now(), under_way)
 
     def awaiting(self, destination: str, max_events: int = 1000) -> OutboxBatch | None:
         """Give events judged ``pending``, with their tokens, to be confirmed and then settled; None without any."""
@@ -172,6 +220,30 @@ class Spool:
         now = self._clock.now()
         return Backlog(row[0], row[1], max(0.0, now - row[2]) if row[2] is not None else 0.0)
 
+    @property
+    def outbox_bytes(self) -> int:
+        """What the outbox's files take on disk."""
+        return self._writer()[1].disk_bytes
+
+    def over_cap(self) -> str:
+        """Say why sources have to pause; empty when they may go on.
+
+        Once a limit is reached it stays so until the outbox is clearly below it (``Cap.resume``), so that sources do
+        not start and stop at each batch. Nothing is dropped either way.
+        """
+        _, journal = self._writer()
+        share = self.cap.resume if self._over else 1.0
+        reasons = []
+        if self.cap.bytes and journal.disk_bytes >= self.cap.bytes * share:
+            reasons.append(f"{journal.disk_bytes:,} bytes wait, {self.cap.bytes:,} may")
+        if self.cap.seconds:
+            row = self.database.rows("SELECT min(created) FROM batch")[0]
+            age = self._clock.now() - row[0] if row[0] is not None else 0.0
+            if age >= self.cap.seconds * share:
+                reasons.append(f"the oldest event waits for {age / 3600:.1f} h, {self.cap.seconds / 3600:.1f} h may be")
+        self._over = "; ".join(reasons)
+        return self._over
+
     def requeue(self, ids: Sequence[str]) -> int:
         """Put events of dead letters of stage ``deliver`` back for the destination that refused them, and settle those.
 
@@ -190,7 +262,8 @@ class Spool:
                 with self.database.transaction() as db:
                     place = outbox.put(db, letter.source, (letter.destination,), [event], first_seq=0, now=now)
                     deadletters.resolve(db, [one], now)
-                journal.keep(place)
+                if place is not None:
+                    journal.keep(place)
             moved += 1
         return moved
 
@@ -268,15 +341,23 @@ class Spool:
         return self._outbox, self._journal
 
 
-def _note(db: Any, intake: Intake, now: float) -> int:
+def filtered(destination: str) -> str:
+    """Name the counter of events that a destination does not want (kept per source, as all counters)."""
+    return f"filtered.{destination}"
+
+
+def _note(db: Any, intake: Intake, counts: Mapping[str, int], now: float) -> int:
     """Write cursors, counters and dead letters; give how many dead letters became open."""
     db.executemany(
         "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
-        [(intake.source, key, value, now) for key, value in intake.cursors.items()],
+        [(intake.namespace or intake.source, key, value, now) for key, value in intake.cursors.items()],
     )
+    states.attest(db, intake.source, intake.attestations, now)
+    if intake.state is not None:
+        states.write(db, [(intake.source, intake.state)], now)
     db.executemany(
         "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (source, name) DO UPDATE SET value = value + excluded.value",
-        [(intake.source, name, value) for name, value in intake.counts.items()],
+        [(intake.source, name, value) for name, value in counts.items()],
     )
     deadletters.resolve(db, intake.resolved, now)
     return deadletters.add(db, intake.dead)

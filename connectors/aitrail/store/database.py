@@ -182,7 +182,7 @@ class Database:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def identity(self, table: str) -> Identity:
-        """Give the one ``Identity`` of ``table`` in this process (``seen`` or ``stored``)."""
+        """Give the one ``Identity`` of ``table`` in this process (``seen``, ``stored`` or ``part``)."""
         with self._mutex:
             self._require_writer()
             if table not in self._identities:

@@ -103,6 +103,12 @@ class Identity:
         )
         return removed, self._tail.clear
 
+    def clear(self, connection: sqlite3.Connection) -> Callable[[], None]:
+        """Forget everything."""
+        for table in (self._table, f"{self._table}_tail"):
+            connection.execute(f"DELETE FROM {table}")
+        return self._tail.clear
+
     def _merge(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
         """Put all of ``keys``, the tail among them, into the tree in its order, and empty the tail on disk."""
         for part in _chunks(sorted(keys)):

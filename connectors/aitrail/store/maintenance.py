@@ -66,7 +66,12 @@ class Retained(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What a store holds. Sizes in bytes; ``outbox`` is destination -> events that wait for it."""
+    """What a store holds. Sizes in bytes.
+
+    Attributes:
+        outbox: destination -> events that wait for it.
+        filtered: destination -> events that its condition has left out, ever.
+    """
 
     schema_version: int
     segments: int
@@ -82,6 +87,7 @@ class Stats(msgspec.Struct, frozen=True):
     dead_letters_open: int
     dead_letters_resolved: int
     database_bytes: int
+    filtered: dict[str, int] = {}
 
 
 @contextlib.contextmanager
@@ -223,6 +229,7 @@ def retain(target: Target, days: int, *, clock: Clock | None = None, forget: boo
         forgotten = _forget(database, [one for one in old if one.kind == catalog.EVENTS]) if forget else 0
         with database.transaction() as db:
             catalog.retire(db, old, now)
+            db.execute("DELETE FROM finding WHERE start < ?", (_epoch(cutoff),))
         with database.transaction() as db:
             catalog.remove_retired(db, database.segments, now)
     return Retained(
@@ -233,6 +240,10 @@ def retain(target: Target, days: int, *, clock: Clock | None = None, forget: boo
         sum(one.bytes for one in old),
         forgotten,
     )
+
+
+def _epoch(day: str) -> float:
+    return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
 
 
 def _forget(database: Database, segments: Sequence[Segment]) -> int:
@@ -252,6 +263,11 @@ def _forget(database: Database, segments: Sequence[Segment]) -> int:
                     forgotten += removed
     finally:
         connection.close()
+    if forgotten:  # which parts belong to which events is not kept
+        with database.exclusive():
+            with database.transaction() as db:
+                cleared = database.identity("part").clear(db)
+            cleared()
     return forgotten
 
 
@@ -288,4 +304,9 @@ def stats(directory: Path, *, clock: Clock | None = None) -> Stats:
             dead_letters_open=one("SELECT count(*) FROM dead_letter WHERE resolved IS NULL")[0],
             dead_letters_resolved=one("SELECT count(*) FROM dead_letter WHERE resolved IS NOT NULL")[0],
             database_bytes=database.path.stat().st_size,
+            filtered=dict(
+                db.execute(
+                    "SELECT substr(name, 10), sum(value) FROM counter WHERE name LIKE 'filtered.%' GROUP BY 1"
+                ).fetchall()
+            ),
         )

@@ -87,6 +87,24 @@ STEPS: tuple[Step, ...] = (
                 PRIMARY KEY (source, origin)) WITHOUT ROWID""",
         ),
     ),
+    Step(
+        3,
+        (
+            # What rules found: the group and the start say what the next run need not find again.
+            """CREATE TABLE finding (
+                event_id TEXT PRIMARY KEY, rule_id TEXT NOT NULL, grp TEXT NOT NULL, start REAL NOT NULL,
+                severity TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID""",
+            "CREATE INDEX finding_start ON finding (start)",
+        ),
+    ),
+    Step(
+        4,
+        (
+            # Parts of joined events that are out: a crash may bring some of them again, without their siblings.
+            "CREATE TABLE part (event_id BLOB PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE part_tail (id INTEGER PRIMARY KEY, keys BLOB NOT NULL)",
+        ),
+    ),
 )
 
 

@@ -4,7 +4,7 @@ Every value that a user gives is a bound parameter. Conditions and queries are t
 adds its own constant condition, so that DuckDB can push it down to the Parquet files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -58,6 +58,11 @@ _CONDITIONS: Mapping[str, str] = {
 
 # Constant pieces of the queries below, by the name that stands for them there.
 _PIECES: Mapping[str, str] = {
+    # A call as a turn of its session.
+    "turn": """event_id, timestamp, tenant_id AS tenant, if(session_id <> '', 'session', 'user') AS kind,
+        coalesce(nullif(session_id, ''), user_id) AS session, {who} AS who, left(prompt_text, 2000) AS prompt_text,
+        prompt_hash, content_mode, (response_hash <> '' AND outcome_status = 'success') AS answered,
+        (coalesce(response_refused, false) OR outcome_status = 'blocked') AS refused, injection_score AS score""",
     # Who acted, best name first. The last resort keeps the row: an access without a name is a finding of its own.
     # One person has an id per source (a name here, an Entra object id there): the directory's e-mail address, else its
     # name, puts them together. What nobody knows goes by the id of its source.
@@ -142,12 +147,51 @@ _QUERIES: Mapping[str, str] = {
             count(*) AS events, count(DISTINCT {who}) AS principals
         FROM {e} WHERE guardrail_action NOT IN ('', 'allowed')
         GROUP BY guardrail, verdict ORDER BY events DESC, guardrail, verdict LIMIT $top""",
+    # What other judges said, beside what aitrail said itself; contradictions first.
+    "agreement": """
+        SELECT judge, what, said, own, count(*) AS events, max(timestamp) AS last_seen,
+            arg_max(event_id, (timestamp, event_id)) AS event_id
+        FROM (SELECT split_part(opinion, '|', 1) AS judge, split_part(opinion, '|', 2) AS what,
+                split_part(opinion, '|', 3) AS said, timestamp, event_id, CASE WHEN NOT judged THEN '-'
+                WHEN split_part(opinion, '|', 2) = 'attack' THEN if(attack, 'yes', 'no') ELSE if(leak, 'yes', 'no')
+                END AS own
+            FROM (SELECT unnest(verdict_opinions) AS opinion, injection_tier <> '' AS attack,
+                len(leakage_types) > 0 AS leak, classifier_version <> '' AS judged, timestamp, event_id FROM {e}))
+        GROUP BY judge, what, said, own
+        ORDER BY said IN ('yes', 'no') AND own IN ('yes', 'no') AND said <> own DESC, events DESC, judge, what, said
+        LIMIT $top""",
+    "injection_scores": """
+        SELECT injection_score AS score, count(*) AS events, classifier_version AS version, min(timestamp) AS first,
+            max(timestamp) AS last
+        FROM {e} WHERE injection_score IS NOT NULL GROUP BY score, version ORDER BY score, version""",
+    # Calls of sessions in the order of their time; without a session those of one user belong together.
+    "session_turns": """
+        SELECT * FROM (SELECT {turn} FROM {e}
+            WHERE action_kind = 'inference' AND prompt_hash <> '' AND (session_id <> '' OR user_id <> '')
+            ORDER BY timestamp DESC, event_id DESC LIMIT $top)
+        ORDER BY timestamp, event_id""",
+    "session_before": """
+        SELECT * FROM (SELECT {turn} FROM events
+            WHERE action_kind = 'inference' AND prompt_hash <> '' AND tenant_id = $tenant_is
+                AND ($session_is <> '' AND session_id = $session_is OR $session_is = '' AND session_id = ''
+                    AND user_id = $user_is)
+                AND (timestamp < $moment OR timestamp = $moment AND event_id <= $one)
+            ORDER BY timestamp DESC, event_id DESC LIMIT $top)
+        ORDER BY timestamp, event_id""",
     "control_plane": """
         SELECT action_kind AS kind, action, {who} AS who,
             coalesce(nullif(any_value(resource_id), ''), any_value(destination_uri)) AS resource,
             outcome_status AS outcome, count(*) AS events, max(timestamp) AS last_seen, max(risk_score) AS max_risk
         FROM {e} WHERE {risky} GROUP BY kind, action, who, outcome
         ORDER BY array_position(['guardrail', 'weights', 'auth', 'data', 'admin'], kind), last_seen DESC LIMIT $top""",
+    # Findings of rules whose evidence passes the filters.
+    "detections": """
+        SELECT severity, any_value(title) AS title, any_value(summary) AS summary, any_value(events) AS events,
+            any_value(first_seen) AS first_seen, any_value(last_seen) AS last_seen, event_id
+        FROM (SELECT *, unnest(evidence) AS one FROM findings) SEMI JOIN (SELECT event_id AS one FROM {e}) USING (one)
+        GROUP BY event_id, severity
+        ORDER BY array_position(['critical', 'high', 'medium', 'low', 'informational'], severity), first_seen, event_id
+        LIMIT $top""",
     "findings": """
         SELECT max(risk_score) AS risk, who, department, why, action, arg_max(target, timestamp) AS target, outcome,
             count(*) AS events, max(timestamp) AS last_seen, arg_max(event_id, (timestamp, event_id)) AS event_id
@@ -168,9 +212,9 @@ _QUERIES: Mapping[str, str] = {
         SELECT source, code, record_type, stage, count(*) AS records, max(first_seen) AS newest
         FROM dead_letters WHERE resolved IS NULL GROUP BY ALL ORDER BY records DESC, source, code LIMIT $top""",
     "dead_letter_list": """
-        SELECT id, code, record_type, stage, source, origin, position, first_seen, resolved
+        SELECT id, code, record_type, stage, destination, source, origin, position, first_seen, resolved
         FROM dead_letters WHERE ($settled OR resolved IS NULL) AND ($code = '' OR code = $code)
-            AND ($source = '' OR source = $source)
+            AND ($source = '' OR source = $source) AND ($destination = '' OR destination = $destination)
         ORDER BY first_seen DESC, id LIMIT $top""",
     "dead_letter": """
         SELECT id, code, field, record_type, stage, source, origin, position, "end", "index", destination, event_id,
@@ -180,7 +224,10 @@ _QUERIES: Mapping[str, str] = {
 }
 NAMES: tuple[str, ...] = tuple(_QUERIES)
 # Parameters besides the filters' own; `source` and `code` are those of dead letters.
-_OWN_PARAMETERS = ("top", "bucket", "prefix", "settled", "code", "source")
+_OWN_PARAMETERS = (
+    "top", "bucket", "prefix", "settled", "code", "source", "destination",
+    "tenant_is", "session_is", "user_is", "moment", "one",
+)  # fmt: skip
 
 
 def run(connection: Connection, name: str, filters: Filters | None = None, **bound: Any) -> Rows:
@@ -189,6 +236,22 @@ def run(connection: Connection, name: str, filters: Filters | None = None, **bou
     Raises:
         KeyError: there is no such query, or a parameter that it needs is not given.
     """
+    return fetch(connection, *_bound(name, filters, bound))
+
+
+def stream(connection: Connection, name: str, filters: Filters | None = None, **bound: Any) -> Iterator[dict[str, Any]]:
+    """Run a query as ``run`` does and give its rows one by one, so that memory holds a few thousand of them."""
+    cursor = connection.execute(*_bound(name, filters, bound))
+    names = [str(column[0]) for column in cursor.description or ()]
+    while rows := cursor.fetchmany(_STREAMED):
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
+
+
+_STREAMED = 2_000
+
+
+def _bound(name: str, filters: Filters | None, bound: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     sql = _QUERIES[name]
     values = {
         key: value.lower() if isinstance(value, str) else value
@@ -198,7 +261,7 @@ def run(connection: Connection, name: str, filters: Filters | None = None, **bou
     parameters = {key: bound[key] for key in _OWN_PARAMETERS if f"${key}" in sql}
     if "{e}" in sql:
         parameters |= values
-    return fetch(connection, _expand(sql, tuple(values)), parameters)
+    return _expand(sql, tuple(values)), parameters
 
 
 def _expand(sql: str, conditions: tuple[str, ...]) -> str:

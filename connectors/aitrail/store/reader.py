@@ -43,6 +43,15 @@ _TABLES: dict[str, tuple[str, str]] = {
         "source VARCHAR, name VARCHAR, value BIGINT",
         "SELECT source, name, value FROM counter ORDER BY source, name",
     ),
+    "findings": (
+        """event_id VARCHAR, severity VARCHAR, rule VARCHAR, title VARCHAR, tenant_id VARCHAR, user_id VARCHAR,
+        entities VARCHAR[], events BIGINT, first_seen TIMESTAMP, last_seen TIMESTAMP, summary VARCHAR,
+        evidence VARCHAR[], rule_id VARCHAR, risk_score BIGINT""",
+        """SELECT event_id, severity, body ->> '$.tags[0]', body ->> '$.rule_name', body ->> '$.tenant_id',
+        coalesce(body ->> '$.user_id', ''), body -> '$.entities', body ->> '$.evidence_count', start,
+        round((julianday(body ->> '$.timestamp') - 2440587.5) * 86400.0, 3), body ->> '$.summary',
+        body -> '$.evidence_ids', rule_id, body ->> '$.risk_score' FROM finding ORDER BY start, event_id""",
+    ),
     "cursors": (
         "source VARCHAR, key VARCHAR, bytes BIGINT, updated TIMESTAMP",
         "SELECT source, key, length(value), updated FROM cursor ORDER BY source, key",
@@ -54,7 +63,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The store at one moment: its segments and the rows of its small tables."""
 
     events: list[Segment]
-    findings: list[Segment]
     tables: dict[str, list[tuple[Any, ...]]]
 
 
@@ -93,14 +101,14 @@ class StoreReader:
         with Database.open(self.directory, self._clock, write=False) as database, database.snapshot() as db:
             return Snapshot(
                 catalog.listing(db, catalog.EVENTS),
-                catalog.listing(db, catalog.FINDINGS),
                 {name: db.execute(sql).fetchall() for name, (_, sql) in _TABLES.items()},
             )
 
     def connect(self) -> sandbox.GuardedConnection:
-        """Open a connection with the views and tables ``events``, ``findings`` (once there are some),
-        ``dead_letters``, ``runs``, ``counters`` and ``cursors`` of this moment; it can only read those.
-        """  # noqa: D205 - the summary needs two lines
+        """Open a connection that can read this moment's ``events`` and small tables, and nothing else.
+
+        The tables are ``findings``, ``dead_letters``, ``runs``, ``counters`` and ``cursors``.
+        """
         return self._open(self.snapshot())
 
     def query(
@@ -145,13 +153,11 @@ class StoreReader:
         connection = engine(memory_limit=self._memory_limit, threads=self._threads or _cores(), cache_files=True)
         try:
             root = self.directory / "segments"
-            files = {kind: [str(root / one.path) for one in getattr(snapshot, kind)] for kind in ("events", "findings")}
+            files = [str(root / one.path) for one in snapshot.events]
             for name, (schema, _) in _TABLES.items():
                 _fill(connection, name, schema, snapshot.tables[name])
-            connection.execute(f"CREATE VIEW events AS {events_sql(connection, snapshot.events, files['events'])}")
-            if files["findings"]:
-                connection.execute(f"CREATE VIEW findings AS SELECT * FROM {scan(files['findings'], union=True)}")
-            sandbox.lock_down(connection, files["events"] + files["findings"])
+            connection.execute(f"CREATE VIEW events AS {events_sql(connection, snapshot.events, files)}")
+            sandbox.lock_down(connection, files)
         except BaseException:
             connection.close()
             raise
@@ -217,12 +223,20 @@ def _fill(connection: duckdb.DuckDBPyConnection, name: str, schema: str, rows: S
         for row in described
     )
     names = list(kinds)
+    # Lists come as JSON text.
+    lists = [place for place, row in enumerate(described) if row[1].endswith("[]")]
+    if lists:
+        rows = [tuple(_listed(value) if place in lists else value for place, value in enumerate(row)) for row in rows]
     for start in range(0, len(rows), _CHUNK_ROWS):
         text = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows[start : start + _CHUNK_ROWS]])
         connection.execute(
             f"INSERT INTO {name} SELECT {picks} FROM (SELECT unnest(from_json(?::JSON, {columns.quote(shape)})) AS r)",
             [text.decode()],
         )
+
+
+def _listed(text: str | None) -> msgspec.Raw:
+    return msgspec.Raw(text.encode() if text else b"[]")
 
 
 def _cores() -> int:

@@ -136,7 +136,13 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def run_conformance(
-    make: Make, peer: Peer, only: Collection[str] | None = None, *, kills: int = KILLS, show: bool = True
+    make: Make,
+    peer: Peer,
+    only: Collection[str] | None = None,
+    *,
+    kills: int = KILLS,
+    show: bool = True,
+    marks_controls: bool = False,
 ) -> Report:
     """Run every case that the peer can show.
 
@@ -146,6 +152,7 @@ def run_conformance(
         only: names of cases, all of ``CASES`` unless given.
         kills: how many processes F1 kills (200 for a release).
         show: print the table.
+        marks_controls: the format has no control characters (CEF, LEEF): F25 lets each become a mark or a space.
 
     Returns:
         The report; the caller asserts ``report.ok``.
@@ -161,7 +168,7 @@ def run_conformance(
             continue
         run = partial(cases_content.killed, kills=kills) if case == "F1" else what.run
         with tempfile.TemporaryDirectory(prefix="aitrail-conformance-") as directory:
-            row, name = _run(case, what.title, run, make, peer, Path(directory))
+            row, name = _run(case, what.title, run, make, peer, Path(directory), marks_controls)
         rows.append(row)
     report = Report(name, peer.name, tuple(rows))
     if show:
@@ -169,9 +176,12 @@ def run_conformance(
     return report
 
 
-def _run(case: str, title: str, run: Run, make: Make, peer: Peer, directory: Path) -> tuple[Row, str]:
+def _run(
+    case: str, title: str, run: Run, make: Make, peer: Peer, directory: Path, marks_controls: bool
+) -> tuple[Row, str]:
     reset_peak()
     with bench(make, peer, directory) as world:
+        world.marks_controls = marks_controls
         try:
             problems = run(world)
         except Exception as error:  # noqa: BLE001 - one broken case must not hide the others

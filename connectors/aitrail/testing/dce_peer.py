@@ -31,6 +31,7 @@ class DceDialect:
     Attributes:
         keep: False only counts rows (for measurements).
         streams: those that the rule declares.
+        tables: the rows taken, by the name of their stream.
         role: whether the identity has the role.
         cut: how many values were above 64 KB.
         over: how many requests were above 1 MB.
@@ -44,6 +45,7 @@ class DceDialect:
         self.address: Mapping[str, str] = {"dcr": DCR, "stream": STREAM}
         self.keep = keep
         self.streams = {STREAM}
+        self.tables: dict[str, list[bytes]] = {}
         self.role = True
         self.cut = 0
         self.over = 0
@@ -82,7 +84,7 @@ class DceDialect:
         if not self.keep:
             self.counted += request.plain.count(_ROW)
             return Reply(204)
-        return self._take(request.plain, standing(script, behaviour, "refuse_items"))
+        return self._take(request, standing(script, behaviour, "refuse_items"))
 
     def _unwelcome(self, request: Request, behaviour: Behaviour | None, token: str) -> Reply | None:
         fault = behaviour.fault if behaviour is not None else ""
@@ -104,7 +106,8 @@ class DceDialect:
             return _error(status, "ServerBusy", retry_header(behaviour))
         return None
 
-    def _take(self, text: bytes, poison: Behaviour | None) -> Reply:
+    def _take(self, request: Request, poison: Behaviour | None) -> Reply:
+        text = request.plain or b""
         refused = frozenset(poison.ids) if poison is not None else frozenset()
         try:
             # The standard library's parser knows nothing of the sender's: two readers must agree on every row.
@@ -123,6 +126,7 @@ class DceDialect:
         for one, body in taken:
             self._rows.append((one, body))
             self._by_id.setdefault(one, []).append(body)
+        self.tables.setdefault(request.path.rpartition("/")[2], []).extend(body for _, body in taken)
         return Reply(204)
 
     def _as_kept(self, value: Any) -> Any:

@@ -5,6 +5,8 @@ ends with a line break, only ``create`` in a data stream, ``@timestamp`` in ever
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ _ITEM_TYPES: Mapping[int, str] = {
     403: "security_exception",
     404: "index_not_found_exception",
 }
+_STREAM_PATH = re.compile(r"/logs-ai_audit\.[a-z]+-default")
 _CREATE = b'{"create":'
 
 
@@ -34,6 +37,7 @@ class ElasticDialect:
         privileges: what the credentials may do.
         templates: what was put, by path.
         items: how bulk answers are changed before they are sent; for tests of answers that lie.
+        rolled_over: documents in older backing indices, which no ``create`` compares with.
         number: the version that it says it is.
     """
 
@@ -51,6 +55,7 @@ class ElasticDialect:
         self.number = "9.2.0"
         self.counted = 0
         self.requests: list[Request] = []
+        self.rolled_over: list[bytes] = []
         self._documents: dict[str, bytes] = {}
         self._canned: dict[int, bytes] = {}
 
@@ -89,7 +94,7 @@ class ElasticDialect:
         large = standing(script, behaviour, "too_large")
         if large is not None and len(request.plain or b"") > large.limit:
             return Reply(413, b"<html></html>", {"Content-Type": "text/html"})
-        if request.path != f"/{STREAM}/_bulk":
+        if _STREAM_PATH.fullmatch(request.path.removesuffix("/_bulk")) is None:
             return self._error(404, "index_not_found_exception")
         if request.plain is None or not request.plain.endswith(b"\n"):
             return self._error(400, "illegal_argument_exception")
@@ -147,16 +152,17 @@ class ElasticDialect:
         if path == "/":
             return self._json(200, {"version": {"number": self.number}, "tagline": "You Know, for Search"})
         if path == "/_security/user/_has_privileges":
-            return self._json(200, {"index": {STREAM: self.privileges}})
+            asked = (_object(request.plain or b"") or {})["index"][0]["names"]
+            return self._json(200, {"index": dict.fromkeys(asked, self.privileges)})
         if request.method == "PUT" and path.startswith(("/_component_template/", "/_index_template/")):
             return self._put(path, request.plain or b"")
         if path.startswith("/_index_template/"):
             if path not in self.templates:
                 return self._error(404, "resource_not_found_exception")
             return self._json(200, {"index_templates": [{"index_template": self.templates[path]}]})
-        if path == f"/{STREAM}/_refresh":
+        if path.endswith("/_refresh") and _STREAM_PATH.fullmatch(path.removesuffix("/_refresh")):
             return self._json(200, {})
-        if path == f"/{STREAM}/_search":
+        if path.endswith("/_search") and _STREAM_PATH.fullmatch(path.removesuffix("/_search")):
             return self._search(request.plain or b"")
         return self._error(404, "index_not_found_exception")
 
@@ -171,10 +177,24 @@ class ElasticDialect:
         return self._json(200, {"acknowledged": True})
 
     def _search(self, body: bytes) -> Reply:
+        """Count by ``event.id`` in a range of ``@timestamp``: what ``ElasticDestination.counts`` asks for."""
+        if not self.privileges.get("read", True):
+            return self._error(403, "security_exception")
         query = _object(body) or {}
-        wanted = query.get("query", {}).get("terms", {}).get("event.id", [])
-        buckets = [{"key": one, "doc_count": 1} for one in wanted if one in self._documents]
-        return self._json(200, {"aggregations": {"ids": {"buckets": buckets}}})
+        times = query["query"]["range"]["@timestamp"]
+        asked = query["aggs"]["ids"]["terms"]
+        if asked["field"] != "event.id":
+            return self._error(400, "illegal_argument_exception")
+        counted = Counter(
+            document["event"]["id"]
+            for document in map(json.loads, [*self._documents.values(), *self.rolled_over])
+            if times["gte"] <= document["@timestamp"] < times["lt"]
+        )
+        listed = counted.most_common(asked["size"])
+        rest = sum(counted.values()) - sum(count for _, count in listed)
+        buckets = [{"key": one, "doc_count": count} for one, count in listed]
+        ids = {"doc_count_error_upper_bound": 0, "sum_other_doc_count": rest, "buckets": buckets}
+        return self._json(200, {"timed_out": False, "_shards": {"failed": 0}, "aggregations": {"ids": ids}})
 
     def _error(self, status: int, kind: str, headers: Mapping[str, str] | None = None) -> Reply:
         error = {"type": kind, "reason": "a reason that may quote a value", "root_cause": [{"type": kind}]}

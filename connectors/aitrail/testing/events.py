@@ -63,10 +63,33 @@ HOSTILE_TEXTS: Mapping[str, str] = {
 }
 
 
+# Fields that hold what a stranger wrote -> how much of it, in characters.
+TEXT_FIELDS: Mapping[str, int] = {
+    "prompt_text": 20_000,
+    "response_text": 2_000,
+    "user_agent": 500,
+    "user_id": 200,
+    "user_name": 200,
+    "user_email": 200,
+    "role": 200,
+    "department": 200,
+    "purpose": 200,
+    "session_id": 200,
+    "app": 200,
+    "agent": 200,
+    "tool": 200,
+    "model": 200,
+    "resource_id": 200,
+    "error_code": 200,
+    "finish_reason": 200,
+    "guardrail_name": 200,
+}
+
+
 def hostile_events(label: str = "hostile") -> list[EncodedEvent]:
-    """Make well-formed events whose texts try to break out of every format."""
+    """Make well-formed events whose texts try to break out of every format, in every field of ``TEXT_FIELDS``."""
     return [
-        make_event(number, label, prompt_text=text, user_agent=text[:500])
+        make_event(number, label, **{name: text[:most] for name, most in TEXT_FIELDS.items()})
         for number, text in enumerate(HOSTILE_TEXTS.values())
     ]
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+from isal import igzip, isal_zlib
 
 from aitrail.testing.peer import Behaviour, Fault, Script, Traffic
 
@@ -235,6 +236,19 @@ class HttpServer:
         """Stop."""
         self.tcp.close()
 
+    def refuse_as_proxy(self) -> None:
+        """From now on, answer everything as a proxy that wants credentials."""
+        self.is_data = lambda request: True
+        self.answer = lambda request, behaviour: Reply(407, b"", {"Proxy-Authenticate": "Basic"})
+
+    def address_of_proxy(self, address: Mapping[str, str]) -> dict[str, str]:
+        """Give an address at which a client asks this server as its proxy: a proxy is asked for other hosts only."""
+        return {
+            **address,
+            "url": "https://receiver.example.com:9443",
+            "proxy": f"http://localhost:{self.tcp.port}",
+        }
+
     def _talk(self, connection: socket.socket) -> None:
         _Handler(connection, self)
 
@@ -356,6 +370,6 @@ def _plain(request: Request) -> bytes | None:
     if request.headers.get("content-encoding", "") != "gzip":
         return request.body
     try:
-        return gzip.decompress(request.body)
-    except (OSError, EOFError, ValueError):
+        return cast(bytes, igzip.decompress(request.body))  # type: ignore[no-untyped-call]
+    except (OSError, EOFError, ValueError, isal_zlib.IsalError):  # type: ignore[misc]
         return None

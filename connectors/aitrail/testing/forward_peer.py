@@ -4,7 +4,6 @@ Written from "Forward Protocol Specification v1". It reads msgpack with a reader
 library encodes is checked by something else, and it is as strict about strings and binary as receivers are.
 """
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -21,17 +20,11 @@ from typing import Any, BinaryIO
 from aitrail.testing.certificates import Authority, Flaw
 from aitrail.testing.faults import TcpServer, reset
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
+from aitrail.testing.surroundings import ELSEWHERE, NO_SUCH_HOST, Surroundings
 
 USER = "aitrail"
 SERVER_NAME = "forward.example.com"
-_ELSEWHERE: frozenset[Fault] = frozenset({"nxdomain", "tls_expired", "tls_wrong_host", "tls_self_signed", "tls_old"})
-_FLAWS: Mapping[Fault, Flaw] = {
-    "tls_expired": "tls_expired",
-    "tls_wrong_host": "tls_wrong_host",
-    "tls_self_signed": "tls_self_signed",
-    "tls_old": "tls_old",
-}
-_FAULTS: frozenset[Fault] = _ELSEWHERE | {
+_FAULTS: frozenset[Fault] = ELSEWHERE | {
     "silent",
     "silent_stored",
     "slow",
@@ -88,20 +81,15 @@ class ForwardPeer:
         self.faults: frozenset[Fault] = _FAULTS if auth else _FAULTS - {"unauthorized", "forbidden", "rotate"}
         self.busy_codes: Sequence[int] = ()
         self._auth, self._keep, self._latency = auth, keep, latency
-        self._own_authority = authority is None
-        self._authority = authority
+        self._around = Surroundings(tls=tls, flaw=flaw, authority=authority)
         self._lock = threading.RLock()
         self._key = str(uuid.uuid4())
         self._password = str(uuid.uuid4())
         self._refusing: Fault | None = None
         self._events: list[tuple[str, str, EventTime, dict[str, Any]]] = []
-        self._others: list[Peer] = []
         self.counted = 0
         self.wrong_ack = False
-        context = None
-        if tls or flaw:
-            self._authority = self._authority or Authority()
-            context = self._authority.context(flaw)
+        context = self._around.context
         self._directory = tempfile.TemporaryDirectory(prefix="aitrail-forward-")
         self._key_file = Path(self._directory.name) / "key"
         self._key_file.write_text(self._key)
@@ -117,7 +105,7 @@ class ForwardPeer:
             "token_file": str(self._key_file) if auth else "",
             "username": USER if auth else "",
             "password_file": str(password_file) if auth else "",
-            "ca_file": self._authority.ca_file if context and self._authority is not None else "",
+            "ca_file": self._around.ca_file,
         }
 
     # --- the peer
@@ -164,26 +152,19 @@ class ForwardPeer:
 
     def elsewhere(self, fault: Fault) -> Peer:
         """Give a receiver with a bad certificate or name."""
-        if fault not in _ELSEWHERE:
+        if fault not in ELSEWHERE:
             raise ValueError(f"{self.name} has no other peer for {fault}")
-        self._authority = self._authority or Authority()
-        other = ForwardPeer(auth=self._auth, tls=True, flaw=_FLAWS.get(fault, ""), authority=self._authority)
-        other.address = {**other.address, "ca_file": self._authority.ca_file}
-        if fault == "nxdomain":
-            other.address = {**other.address, "host": "no-such-host.invalid"}
-        self._others.append(other)
-        return other
+        return self._around.elsewhere(
+            fault,
+            lambda flaw, authority: ForwardPeer(auth=self._auth, tls=True, flaw=flaw, authority=authority),
+            {"host": NO_SUCH_HOST},
+        )
 
     def close(self) -> None:
         """Stop, and the peers made by ``elsewhere`` with it."""
-        for one in self._others:
-            one.close()
-        self._others.clear()
-        with contextlib.suppress(RuntimeError):  # a connection may just be beginning
-            self._tcp.close()
+        self._around.close()
+        self._tcp.close()
         self._directory.cleanup()
-        if self._authority is not None and self._own_authority:
-            self._authority.close()
 
     def _drop_connections(self) -> None:
         self._tcp.down()

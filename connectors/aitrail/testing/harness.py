@@ -147,6 +147,7 @@ class Bench:
         recovery_seconds: real seconds that the last ``drain`` took.
         holds: the case ends with events still waiting, as it should.
         note: what else there is to say in the report.
+        marks_controls: the format has no control characters, so that they arrive as marks or spaces (F25).
     """
 
     def __init__(self, make: Make, peer: Peer, directory: Path) -> None:
@@ -162,6 +163,7 @@ class Bench:
         self.messages: dict[str, str] = {}
         self.holds = False
         self.note = ""
+        self.marks_controls = False
         self.recovery_seconds = 0.0
         # Ids differ between the cases that share a peer, and between runs on a peer that outlives the process.
         self.label = f"{time.time_ns():x}-"
@@ -226,7 +228,7 @@ class Bench:
         answers = {token: self.watched.confirm(token) for token in dict.fromkeys(batch.tokens)}
         self.spool.settle(batch, Ack([answers[token] for token in batch.tokens]), self.clock.now())
 
-    def drain(self, seconds: float = 20.0, *, skip: float = 0.5) -> bool:
+    def drain(self, seconds: float = 60.0, *, skip: float = 0.5) -> bool:
         """Go on until the outbox is empty; False when ``seconds`` (real) were not enough."""
         started = time.monotonic()
         while self.backlog:

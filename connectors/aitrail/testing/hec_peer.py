@@ -29,14 +29,13 @@ from aitrail.testing.faults import (
     retry_header,
 )
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
+from aitrail.testing.surroundings import ELSEWHERE, NO_SUCH_HOST, Surroundings
 
 _EVENT_PATHS = frozenset({"/services/collector", "/services/collector/event", "/services/collector/event/1.0"})
 _ACK_PATHS = frozenset({"/services/collector/ack", "/services/collector/ack/1.0"})
 _HEALTH_PATHS = frozenset({"/services/collector/health", "/services/collector/health/1.0"})
 _ACK_FAULTS: frozenset[Fault] = frozenset({"ack_never", "ack_slow", "ack_lost", "ack_error", "ack_restart"})
-_ELSEWHERE: frozenset[Fault] = frozenset(
-    {"nxdomain", "proxy_407", "tls_expired", "tls_wrong_host", "tls_self_signed", "tls_old"}
-)
+_ELSEWHERE: frozenset[Fault] = ELSEWHERE | {"proxy_407"}
 _FAULTS: frozenset[Fault] = (
     HTTP_TRANSPORT_FAULTS
     | _ELSEWHERE
@@ -54,10 +53,20 @@ class _Refused(Exception):  # noqa: N818 - ends the reading of a request
         self.at = at
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """One event as it is indexed: what its envelope says, and its body as the collector understood it."""
+
+    event_id: str
+    body: bytes
+    index: str
+    sourcetype: str
+    time: float
+
+
 class _Waiting(msgspec.Struct):
     """One request that awaits its acknowledgement."""
 
-    events: list[tuple[str, bytes]]
+    events: list[Taken]
     true_at: float
     lost: bool = False
 
@@ -96,16 +105,14 @@ class HecPeer:
         self.faults: frozenset[Fault] = _FAULTS | (_ACK_FAULTS if ack else frozenset())
         self.busy_codes: Sequence[int] = (8, 9, 18, 19, 20, 23, 26, *((27,) if ack else ()), *_GATEWAY_STATUSES)
         self._ack, self._base, self._numbers, self._index, self._keep = ack, base, numbers, index, keep
-        self._own_authority = authority is None
-        self._authority = authority
+        self._around = Surroundings(tls=tls, flaw=flaw, authority=authority)
         self._lock = threading.RLock()
         self._token = token or str(uuid.uuid4())
         self._disabled = False
-        self._stored: list[tuple[str, bytes]] = []
+        self._stored: list[Taken] = []
         self._by_id: dict[str, list[bytes]] = {}
         self._channels: dict[str, dict[int, _Waiting]] = {}
         self._next_ack = itertools.count()
-        self._others: list[Peer] = []
         self.counted = 0
         self.polls = 0
         self.skew = 0.0
@@ -114,18 +121,16 @@ class HecPeer:
         token_file = Path(self._directory.name) / "token"
         token_file.write_text(self._token)
         self._script = Script(self.faults)
-        context = None
-        if tls or flaw:
-            self._authority = self._authority or Authority()
-            context = self._authority.context(flaw)
-        self._server = HttpServer(self._answer, self._script, is_data=_is_data, tls=context, latency=latency)
+        self._server = HttpServer(
+            self._answer, self._script, is_data=_is_data, tls=self._around.context, latency=latency
+        )
         self.traffic: Traffic = self._server.traffic
         self.address: Mapping[str, str] = {
             "url": self._server.url,
             "host": "localhost",
             "port": str(self._server.tcp.port),
             "token_file": str(token_file),
-            "ca_file": self._authority.ca_file if self._authority is not None else "",
+            "ca_file": self._around.ca_file,
             "index": index,
             "ack": "1" if ack else "",
             "proxy": "",
@@ -137,7 +142,18 @@ class HecPeer:
         """Ids of indexed events; without acknowledgement, of accepted ones."""
         with self._lock:
             self._index_due()
-            return [one for one, _ in self._stored]
+            return [one.event_id for one in self._stored]
+
+    def indexed(self) -> list[Taken]:
+        """Everything that is indexed, for searches."""
+        with self._lock:
+            self._index_due()
+            return list(self._stored)
+
+    def forget(self, event_id: str) -> None:
+        """Lose an event, as a broken indexer does."""
+        with self._lock:
+            self._stored = [one for one in self._stored if one.event_id != event_id]
 
     def bodies(self, event_id: str) -> list[bytes]:
         """The ``event`` member of every envelope that was taken for this id."""
@@ -174,37 +190,20 @@ class HecPeer:
         """Give a peer with a bad certificate, name or proxy."""
         if fault not in _ELSEWHERE:
             raise ValueError(f"{self.name} has no other peer for {fault}")
-        flaws: Mapping[Fault, Flaw] = {
-            "tls_expired": "tls_expired",
-            "tls_wrong_host": "tls_wrong_host",
-            "tls_self_signed": "tls_self_signed",
-            "tls_old": "tls_old",
-        }
-        self._authority = self._authority or Authority()
-        other = HecPeer(ack=self._ack, flaw=flaws.get(fault, ""), index=self._index, authority=self._authority)
-        other.address = {**other.address, "ca_file": self._authority.ca_file}
-        if fault == "nxdomain":
-            other.address = {**other.address, "url": "https://no-such-host.invalid:8088"}
-        elif fault == "proxy_407":
+        other = self._around.elsewhere(
+            fault,
+            lambda flaw, authority: HecPeer(ack=self._ack, flaw=flaw, index=self._index, authority=authority),
+            {"url": f"https://{NO_SUCH_HOST}:8088"},
+        )
+        if fault == "proxy_407":
             other.refuse_as_proxy()
-            # A proxy is asked for hosts that are not this one.
-            other.address = {
-                **other.address,
-                "url": "https://hec.example.com:8088",
-                "proxy": f"http://localhost:{other.address['port']}",
-            }
-        self._others.append(other)
         return other
 
     def close(self) -> None:
         """Stop, and the peers made by ``elsewhere`` with it."""
-        for one in self._others:
-            one.close()
-        self._others.clear()
+        self._around.close()
         self._server.close()
         self._directory.cleanup()
-        if self._authority is not None and self._own_authority:
-            self._authority.close()
 
     # --- switches of the tests
 
@@ -213,9 +212,9 @@ class HecPeer:
         self._disabled = disabled
 
     def refuse_as_proxy(self) -> None:
-        """From now on, answer everything as a proxy that wants credentials."""
-        self._server.is_data = lambda request: True
-        self._server.answer = lambda request, behaviour: Reply(407, b"", {"Proxy-Authenticate": "Basic"})
+        """From now on, answer everything as a proxy that wants credentials; a client is sent to it for another host."""
+        self._server.refuse_as_proxy()
+        self.address = self._server.address_of_proxy(self.address)
 
     # --- answering
 
@@ -282,7 +281,7 @@ class HecPeer:
         if not self._keep:
             self.counted += request.plain.count(_MARK)
             return self._accepted(request, [], behaviour)
-        taken: list[tuple[str, bytes]] = []
+        taken: list[Taken] = []
         poison = self._script.standing("refuse_items")
         stop_at = behaviour.every if behaviour is not None and behaviour.fault == "retry_items" else None
         try:
@@ -296,7 +295,7 @@ class HecPeer:
             return self._say(refused.code, number=refused.at + self._base if self._numbers else None)
         return self._accepted(request, taken, behaviour)
 
-    def _accepted(self, request: Request, taken: list[tuple[str, bytes]], behaviour: Behaviour | None) -> Reply:
+    def _accepted(self, request: Request, taken: list[Taken], behaviour: Behaviour | None) -> Reply:
         if not self._ack:
             self._store(taken)
             return self._say(0)
@@ -344,12 +343,12 @@ class HecPeer:
                     self._store(one.events)
                     one.events = []
 
-    def _store(self, events: Sequence[tuple[str, bytes]]) -> None:
-        for one, body in events:
-            self._stored.append((one, body))
-            self._by_id.setdefault(one, []).append(body)
+    def _store(self, events: Sequence[Taken]) -> None:
+        for one in events:
+            self._stored.append(one)
+            self._by_id.setdefault(one.event_id, []).append(one.body)
 
-    def _envelopes(self, text: bytes, poison: Behaviour | None) -> Iterator[tuple[str, bytes]]:
+    def _envelopes(self, text: bytes, poison: Behaviour | None) -> Iterator[Taken]:
         """Read envelopes one after the other, as HEC does: what stands before a bad one is taken."""
         refused = frozenset(poison.ids) if poison is not None else frozenset()
         decoder = json.JSONDecoder()
@@ -367,13 +366,13 @@ class HecPeer:
                 envelope, at = decoder.raw_decode(rest, at)
             except (ValueError, RecursionError):
                 raise _Refused(6, number) from None
-            one, body = self._event(envelope, number)
-            if one in refused:
+            taken = self._event(envelope, number)
+            if taken.event_id in refused:
                 raise _Refused(poison.code or 6 if poison is not None else 6, number)
-            yield one, body
+            yield taken
             number += 1
 
-    def _event(self, envelope: Any, number: int) -> tuple[str, bytes]:
+    def _event(self, envelope: Any, number: int) -> Taken:
         if not isinstance(envelope, dict):
             raise _Refused(6, number)
         if "event" not in envelope:
@@ -388,7 +387,17 @@ class HecPeer:
         one = fields.get("event_id", "")
         if isinstance(event, dict) and event.get("event_id", one) != one:
             raise _Refused(15, number)
-        return str(one), json.dumps(event).encode()
+        try:
+            seconds = float(envelope.get("time", 0.0))
+        except (TypeError, ValueError):
+            raise _Refused(6, number) from None
+        return Taken(
+            str(one),
+            json.dumps(event).encode(),
+            str(envelope.get("index", self._index)),
+            str(envelope.get("sourcetype", "")),
+            seconds,
+        )
 
     def _say(
         self, code: int, *, number: int | None = None, ack: int | None = None, headers: Mapping[str, str] | None = None

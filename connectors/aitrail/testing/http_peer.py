@@ -11,14 +11,9 @@ from typing import Protocol
 from aitrail.testing.certificates import Authority, Flaw
 from aitrail.testing.faults import HTTP_TRANSPORT_FAULTS, HttpServer, Reply, Request
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
+from aitrail.testing.surroundings import ELSEWHERE, NO_SUCH_HOST, Surroundings
 
-_FLAWS: Mapping[Fault, Flaw] = {
-    "tls_expired": "tls_expired",
-    "tls_wrong_host": "tls_wrong_host",
-    "tls_self_signed": "tls_self_signed",
-    "tls_old": "tls_old",
-}
-_ELSEWHERE: frozenset[Fault] = frozenset({"nxdomain", "proxy_407", *_FLAWS})
+_ELSEWHERE: frozenset[Fault] = ELSEWHERE | {"proxy_407"}
 _BASE: frozenset[Fault] = (
     HTTP_TRANSPORT_FAULTS
     | _ELSEWHERE
@@ -86,21 +81,15 @@ class HttpPeer:
         self.name = self.dialect.name
         self.faults: frozenset[Fault] = _BASE | self.dialect.faults
         self.busy_codes: Sequence[int] = self.dialect.busy_codes
-        self._own_authority = authority is None
-        self._authority = authority
+        self._around = Surroundings(tls=tls, flaw=flaw, authority=authority)
         self._lock = threading.RLock()
         self._token = uuid.uuid4().hex
-        self._others: list[Peer] = []
         self._script = Script(self.faults)
-        context = None
-        if tls or flaw:
-            self._authority = self._authority or Authority()
-            context = self._authority.context(flaw)
         self._directory = tempfile.TemporaryDirectory(prefix="aitrail-peer-")
         self._token_file = Path(self._directory.name) / "token"
         self._token_file.write_text(self._token)
         self._server = HttpServer(
-            self._answer, self._script, is_data=self.dialect.is_data, tls=context, latency=latency
+            self._answer, self._script, is_data=self.dialect.is_data, tls=self._around.context, latency=latency
         )
         self.traffic: Traffic = self._server.traffic
         self.address: Mapping[str, str] = {
@@ -108,7 +97,7 @@ class HttpPeer:
             "host": "localhost",
             "port": str(self._server.tcp.port),
             "token_file": str(self._token_file),
-            "ca_file": self._authority.ca_file if self._authority is not None else "",
+            "ca_file": self._around.ca_file,
             "proxy": "",
             **self.dialect.address,
         }
@@ -146,34 +135,26 @@ class HttpPeer:
         """Give a peer with a bad certificate, name or proxy."""
         if fault not in _ELSEWHERE:
             raise ValueError(f"{self.name} has no other peer for {fault}")
-        self._authority = self._authority or Authority()
-        other = HttpPeer(self._make_dialect, flaw=_FLAWS.get(fault, ""), authority=self._authority)
-        told = {**other.address, "ca_file": self._authority.ca_file}
-        if fault == "nxdomain":
-            told["url"] = "https://no-such-host.invalid:9443"
-        elif fault == "proxy_407":
+        other = self._around.elsewhere(
+            fault,
+            lambda flaw, authority: HttpPeer(self._make_dialect, flaw=flaw, authority=authority),
+            {"url": f"https://{NO_SUCH_HOST}:9443"},
+        )
+        if fault == "proxy_407":
             other.refuse_as_proxy()
-            # A proxy is asked for hosts that are not this one.
-            told |= {"url": "https://receiver.example.com:9443", "proxy": f"http://localhost:{told['port']}"}
-        other.address = told
-        self._others.append(other)
         return other
 
     def close(self) -> None:
         """Stop, and the peers made by ``elsewhere`` with it."""
-        for one in self._others:
-            one.close()
-        self._others.clear()
+        self._around.close()
         self._server.close()
         with contextlib.suppress(FileNotFoundError):
             self._directory.cleanup()
-        if self._authority is not None and self._own_authority:
-            self._authority.close()
 
     def refuse_as_proxy(self) -> None:
-        """From now on, answer everything as a proxy that wants credentials."""
-        self._server.is_data = lambda request: True
-        self._server.answer = lambda request, behaviour: Reply(407, b"", {"Proxy-Authenticate": "Basic"})
+        """From now on, answer everything as a proxy that wants credentials; a client is sent to it for another host."""
+        self._server.refuse_as_proxy()
+        self.address = self._server.address_of_proxy(self.address)
 
     def _answer(self, request: Request, behaviour: Behaviour | None) -> Reply:
         with self._lock:

@@ -21,18 +21,12 @@ import zstandard
 from aitrail.testing.certificates import Authority, Flaw
 from aitrail.testing.faults import TcpServer, reset
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
+from aitrail.testing.surroundings import ELSEWHERE, NO_SUCH_HOST, Surroundings
 
 TOPIC = "aitrail.events"
 USER = "aitrail"
-_ELSEWHERE: frozenset[Fault] = frozenset({"nxdomain", "tls_expired", "tls_wrong_host", "tls_self_signed", "tls_old"})
-_FLAWS: Mapping[Fault, Flaw] = {
-    "tls_expired": "tls_expired",
-    "tls_wrong_host": "tls_wrong_host",
-    "tls_self_signed": "tls_self_signed",
-    "tls_old": "tls_old",
-}
 # No "throttle": a broker that enforces a quota takes the records and holds the connection up (``throttle_ms``).
-_FAULTS: frozenset[Fault] = _ELSEWHERE | {
+_FAULTS: frozenset[Fault] = ELSEWHERE | {
     "busy",
     "silent",
     "silent_stored",
@@ -109,8 +103,7 @@ class KafkaPeer:
         self.faults: frozenset[Fault] = _FAULTS if sasl else _FAULTS - {"unauthorized", "rotate"}
         self.busy_codes: Sequence[int] = _BUSY
         self._sasl, self._partitions, self._keep, self._latency = sasl, partitions, keep, latency
-        self._own_authority = authority is None
-        self._authority = authority
+        self._around = Surroundings(tls=tls, flaw=flaw, authority=authority)
         self._lock = threading.RLock()
         self._password = str(uuid.uuid4())
         self._refusing = False
@@ -118,17 +111,13 @@ class KafkaPeer:
         self._sequences: dict[tuple[int, int, int], _Sequence] = {}
         self._offsets = [0] * partitions
         self._next_producer = 1
-        self._others: list[Peer] = []
         self.counted = 0
         self.throttle_ms = 0
         self._directory = tempfile.TemporaryDirectory(prefix="aitrail-kafka-")
         self._secret = Path(self._directory.name) / "password"
         self._secret.write_text(self._password)
         self._script = Script(self.faults)
-        context = None
-        if tls or flaw:
-            self._authority = self._authority or Authority()
-            context = self._authority.context(flaw)
+        context = self._around.context
         self.traffic = Traffic()
         self._tcp = TcpServer(self._talk, tls=context, traffic=self.traffic)
         security = ("sasl_" if sasl else "") + ("tls" if context else "plaintext")
@@ -140,7 +129,7 @@ class KafkaPeer:
             "security": security,
             "username": USER,
             "token_file": str(self._secret),
-            "ca_file": self._authority.ca_file if context and self._authority is not None else "",
+            "ca_file": self._around.ca_file,
         }
 
     # --- the peer
@@ -187,26 +176,19 @@ class KafkaPeer:
 
     def elsewhere(self, fault: Fault) -> Peer:
         """Give a broker with a bad certificate or name."""
-        if fault not in _ELSEWHERE:
+        if fault not in ELSEWHERE:
             raise ValueError(f"{self.name} has no other peer for {fault}")
-        self._authority = self._authority or Authority()
-        other = KafkaPeer(sasl=self._sasl, tls=True, flaw=_FLAWS.get(fault, ""), authority=self._authority)
-        other.address = {**other.address, "ca_file": self._authority.ca_file}
-        if fault == "nxdomain":
-            other.address = {**other.address, "brokers": "no-such-host.invalid:9093"}
-        self._others.append(other)
-        return other
+        return self._around.elsewhere(
+            fault,
+            lambda flaw, authority: KafkaPeer(sasl=self._sasl, tls=True, flaw=flaw, authority=authority),
+            {"brokers": f"{NO_SUCH_HOST}:9093"},
+        )
 
     def close(self) -> None:
         """Stop, and the peers made by ``elsewhere`` with it."""
-        for one in self._others:
-            one.close()
-        self._others.clear()
-        with contextlib.suppress(RuntimeError):  # a connection may just be beginning
-            self._tcp.close()
+        self._around.close()
+        self._tcp.close()
         self._directory.cleanup()
-        if self._authority is not None and self._own_authority:
-            self._authority.close()
 
     def _drop_connections(self) -> None:
         self._tcp.down()

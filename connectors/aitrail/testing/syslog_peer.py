@@ -16,15 +16,9 @@ from collections.abc import Mapping, Sequence
 from aitrail.testing.certificates import Authority, Flaw
 from aitrail.testing.faults import TcpServer, reset
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
+from aitrail.testing.surroundings import ELSEWHERE, NO_SUCH_HOST, Surroundings
 
-_ELSEWHERE: frozenset[Fault] = frozenset({"nxdomain", "tls_expired", "tls_wrong_host", "tls_self_signed", "tls_old"})
-_FLAWS: Mapping[Fault, Flaw] = {
-    "tls_expired": "tls_expired",
-    "tls_wrong_host": "tls_wrong_host",
-    "tls_self_signed": "tls_self_signed",
-    "tls_old": "tls_old",
-}
-_FAULTS: frozenset[Fault] = _ELSEWHERE | {
+_FAULTS: frozenset[Fault] = ELSEWHERE | {
     "silent",
     "silent_stored",
     "slow",
@@ -160,24 +154,19 @@ class SyslogPeer:
         self.faults: frozenset[Fault] = _FAULTS
         self.busy_codes: Sequence[int] = ()
         self._lines, self._keep, self._latency = lines, keep, latency
-        self._own_authority = authority is None
-        self._authority = authority
+        self._around = Surroundings(tls=tls, flaw=flaw, authority=authority)
         self._lock = threading.RLock()
         self._messages: list[tuple[str, bytes]] = []
-        self._others: list[Peer] = []
         self.garbled = self.torn = 0
         self._script = Script(self.faults)
-        context = None
-        if tls or flaw:
-            self._authority = self._authority or Authority()
-            context = self._authority.context(flaw)
+        context = self._around.context
         self.traffic = Traffic()
         self._tcp = TcpServer(self._talk, tls=context, traffic=self.traffic)
         self.address: Mapping[str, str] = {
             "host": "localhost",
             "port": str(self._tcp.port),
             "transport": "tls" if context else "tcp",
-            "ca_file": self._authority.ca_file if context and self._authority is not None else "",
+            "ca_file": self._around.ca_file,
         }
 
     # --- the peer
@@ -214,25 +203,18 @@ class SyslogPeer:
 
     def elsewhere(self, fault: Fault) -> Peer:
         """Give a receiver with a bad certificate or name."""
-        if fault not in _ELSEWHERE:
+        if fault not in ELSEWHERE:
             raise ValueError(f"{self.name} has no other peer for {fault}")
-        self._authority = self._authority or Authority()
-        other = SyslogPeer(tls=True, flaw=_FLAWS.get(fault, ""), authority=self._authority)
-        other.address = {**other.address, "ca_file": self._authority.ca_file}
-        if fault == "nxdomain":
-            other.address = {**other.address, "host": "no-such-host.invalid"}
-        self._others.append(other)
-        return other
+        return self._around.elsewhere(
+            fault,
+            lambda flaw, authority: SyslogPeer(tls=True, flaw=flaw, authority=authority),
+            {"host": NO_SUCH_HOST},
+        )
 
     def close(self) -> None:
         """Stop, and the peers made by ``elsewhere`` with it."""
-        for one in self._others:
-            one.close()
-        self._others.clear()
-        with contextlib.suppress(RuntimeError):  # a connection may just be beginning
-            self._tcp.close()
-        if self._authority is not None and self._own_authority:
-            self._authority.close()
+        self._around.close()
+        self._tcp.close()
 
     # --- connections
 

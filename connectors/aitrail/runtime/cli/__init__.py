@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("aitrail.runtime.cli.demo", "demo", "See it work: one day of a made-up company, collected and reported."),
     "collect": ("aitrail.runtime.cli.collect", "collect", "Read files or directories into the store, once."),
     "run": ("aitrail.runtime.cli.run", "run", "Collect as configured, again and again, until stopped."),
+    "serve": ("aitrail.runtime.cli.serve", "serve", "Receive what gateways push over HTTP, until stopped."),
+    "map": ("aitrail.runtime.cli.map", "map_command", "Try a field map for logs of no known type."),
+    "status": ("aitrail.runtime.cli.status", "status", "How the collector, its sources and destinations are doing."),
+    "backfill": ("aitrail.runtime.cli.backfill", "backfill", "Read a stretch of the past of one source."),
     "check": ("aitrail.runtime.cli.check", "check", "Say what is wrong with a configuration, changing nothing."),
     "init": ("aitrail.runtime.cli.init", "init", "Write a commented configuration to start from."),
     "report": ("aitrail.runtime.cli.report", "report", "Who uses which model, what they ask, what looks wrong."),
@@ -36,12 +40,22 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "store",
         "Look after the store: stats, check, compact, retain, migrate.",
     ),
+    "splunk": ("aitrail.runtime.cli.splunk", "splunk", "Set up Splunk, and count what arrived there."),
+    "elastic": ("aitrail.runtime.cli.elastic", "elastic", "Set up Elasticsearch, and count what arrived there."),
+    "sentinel": ("aitrail.runtime.cli.sentinel", "sentinel", "Count what arrived in Microsoft Sentinel."),
+    "cloudtrail": (
+        "aitrail.runtime.cli.cloudtrail",
+        "cloudtrail",
+        "Check CloudTrail's digests, signatures and log files.",
+    ),
     "keys": ("aitrail.runtime.cli.keys", "keys", "Tenant keys: rotate, and erase a person's sealed content."),
     "classify": (
         "aitrail.runtime.cli.classify",
         "classify",
         "Evaluate, lint and test the classifier and its patterns.",
     ),
+    "detect": ("aitrail.runtime.cli.detect", "detect", "Run the detection rules on the store; keep what they find."),
+    "content": ("aitrail.runtime.cli.content", "content", "Lint, test and explain detection rules."),
 }
 
 

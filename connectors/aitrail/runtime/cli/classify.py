@@ -7,12 +7,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from aitrail.classify import calibrate as calibration
 from aitrail.classify import evaluate as evaluation
 from aitrail.classify import lint as linting
-from aitrail.classify.contract import Text
 from aitrail.classify.default import DefaultClassifier
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
+from aitrail.runtime import judging
+from aitrail.runtime.cli.classify_own import calibrate, fingerprint, session_view
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -32,7 +32,9 @@ Examples:
   aitrail classify evaluate labelled.jsonl --format json
   aitrail classify lint --patterns my-patterns
   aitrail classify test
-  aitrail classify calibrate traffic.jsonl --per-day 200000 --suspicious 400 --high 20
+  aitrail classify calibrate --suspicious 400 --high 20 --last 30d --out thresholds.toml
+  aitrail classify fingerprint --app retail-bot system-prompt.txt
+  aitrail classify sessions --last 24h
 """
 
 
@@ -42,6 +44,8 @@ def classify() -> None:
 
 
 def _classifier(patterns: Path | None, engine: str, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> DefaultClassifier:
+    if engine == "auto":
+        return judging.classifier(str(patterns or ""), thresholds)
     return DefaultClassifier(thresholds, patterns, engine)
 
 
@@ -69,6 +73,15 @@ def evaluate(
     console = Console(width=120)
     console.print(_kinds_table(report.sources if by_source else report.kinds, by_source=by_source))
     console.print(_summary_table(report))
+    console.print(_targets_table(report))
+
+
+def _targets_table(report: evaluation.Report) -> Table:
+    """The project's goals; they are meant for a set whose sources nobody has tuned to."""
+    table = Table("goal", "rows", "measured", "wanted", "met", title="Goals that this file has rows for")
+    for one in report.targets:
+        table.add_row(one.name, str(one.rows), f"{one.value:,g}", one.goal, "yes" if one.met else "no")
+    return table
 
 
 def _kinds_table(kinds: list[evaluation.KindReport], *, by_source: bool) -> Table:
@@ -86,9 +99,10 @@ def _kinds_table(kinds: list[evaluation.KindReport], *, by_source: bool) -> Tabl
 
 def _summary_table(report: evaluation.Report) -> Table:
     table = Table(title=f"{report.rows} rows, classifier {report.classifier}", show_header=False)
+    means = f"recall, mean of {len(report.families)} families (all encoders are one)"
     shares = (
         ("recall, suspicious", report.recall), ("recall, high", report.recall_high),
-        ("recall, mean of kinds", report.recall_macro), ("false positives, suspicious", report.false_positives),
+        (means, report.recall_macro), ("false positives, suspicious", report.false_positives),
         ("false positives, high", report.false_positives_high), ("leaks found", report.leak_recall),
         ("leaks, false positives", report.leak_false_positives),
     )  # fmt: skip
@@ -133,29 +147,6 @@ def test(patterns: Path | None, engine: str) -> None:
     _show(linting.run_examples(patterns, engine), "all examples behave as they say")
 
 
-@classify.command()
-@click.argument("file", type=_FILE)
-@click.option("--per-day", type=click.FloatRange(min=1), required=True, help="Texts in a day.")
-@click.option("--suspicious", type=click.FloatRange(min=0), required=True, help="Budget: suspicious texts in a day.")
-@click.option("--high", type=click.FloatRange(min=0), required=True, help="Budget: high texts in a day.")
-@_patterns_option
-@_engine_option
-def calibrate(file: Path, per_day: float, suspicious: float, high: float, patterns: Path | None, engine: str) -> None:
-    """Find thresholds for an alert budget from ordinary traffic in FILE (one JSON object a line with text, role)."""
-    judge = _classifier(patterns, engine)
-    scores = []
-    for row in evaluation.read_rows(file):
-        verdict = judge.classify([Text("prompt", row.role or "user", row.text)])
-        if verdict.injection_score is not None:
-            scores.append(verdict.injection_score)
-    result = calibration.calibrate(scores, per_day=per_day, suspicious_budget=suspicious, high_budget=high)
-    rows = (
-        ("suspicious", result.thresholds.suspicious, result.suspicious_share, result.suspicious_per_day),
-        ("high", result.thresholds.high, result.high_share, result.high_per_day),
-    )
-    for name, threshold, share, count in rows:
-        click.echo(f"{name} = {threshold}   # {share} % of texts, {count} a day")
-    for tier in result.limited:
-        click.echo(
-            f"the budget for {tier} could not be met exactly: its threshold is at the end of its range", err=True
-        )
+classify.add_command(calibrate)
+classify.add_command(fingerprint)
+classify.add_command(session_view, "sessions")

@@ -12,6 +12,7 @@ from rich.text import Text
 from aitrail.config import Config, DirectoryConfig, SourceConfig, StoreConfig
 from aitrail.demo.writer import DAY, EVENTS, Manifest, Profile, generate
 from aitrail.errors import ConfigError
+from aitrail.runtime.cli.detect import run_rules
 from aitrail.runtime.cli.progress import progress_bar
 from aitrail.runtime.cli.reading import read
 from aitrail.runtime.cli.render import clean
@@ -78,8 +79,14 @@ def demo(folder: Path, out: Path | None, events: int, seed: int, day: str, profi
     _say(console, "\n2.", " collected them, as `aitrail collect` would yours:")
     # The notes would say that a second demo wrote the same files again: true, and of no interest here.
     print_summary(console, outcome.totals, [], time.monotonic() - started)
-    _say(console, "\n3.", " what happened that day:\n")
     store = folder / "store"
+    found = run_rules(store)
+    _say(
+        console,
+        "\n3.",
+        f" ran {found.rules} detection rules: {len(found.findings)} findings, as `aitrail detect` would",
+    )
+    _say(console, "\n4.", " what happened that day:\n")
     print_report(console, read(store, lambda connection: make_report(connection, Filters(), _ROWS)))
     _close(console, store, made)
 
@@ -129,7 +136,7 @@ def _config(folder: Path) -> Config:
 
 
 def _close(console: Console, store: Path, made: Manifest) -> None:
-    _say(console, "\nHidden in that day", " (the report shows most of them; detections will find the rest):")
+    _say(console, "\nHidden in that day", " (compare with what the rules found):")
     for incident in made.incidents:
         console.print(Text(f"  - {incident.title}: {incident.story}"), soft_wrap=True)
     _say(console, "\nTry next")
@@ -137,7 +144,7 @@ def _close(console: Console, store: Path, made: Manifest) -> None:
     for line in (
         f"aitrail report --store {where} --format html --out day.html",
         f"aitrail query --store {where} {shlex.quote(_QUERY)}",
-        f"aitrail explain --store {where} EVENT_ID",
+        f"aitrail explain --store {where} EVENT_OR_FINDING_ID",
         "aitrail collect YOUR_LOGS && aitrail report",
     ):
         console.print(Text(f"  {line}"), soft_wrap=True)

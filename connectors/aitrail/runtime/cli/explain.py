@@ -15,12 +15,15 @@ from rich.text import Text
 
 from aitrail.errors import ConfigError
 from aitrail.event import AccessEvent
+from aitrail.runtime import sessions
+from aitrail.runtime.cli.explain_finding import find_finding, print_finding
 from aitrail.runtime.cli.names import atlas_name, owasp_name
 from aitrail.runtime.cli.options import store_option
-from aitrail.runtime.cli.raw_origin import Origin, find_origin
+from aitrail.runtime.cli.raw_origin import Origin, attested, find_origin
 from aitrail.runtime.cli.reading import read, write_out
 from aitrail.runtime.cli.render import as_json, clean, console, shown
 from aitrail.runtime.cli.report import STYLES
+from aitrail.runtime.judging import default_classifier
 from aitrail.schema.catalog import fields
 from aitrail.schema.views.documents import GROUPS
 from aitrail.store import queries
@@ -57,19 +60,29 @@ _AROUND = 60
     help="How to print it.",
 )
 def explain(event_id: str, store: Path, raw: bool, full: bool, kind: str) -> None:
-    """Explain one event: all its fields, the evidence for its verdicts, and where it came from."""
+    """Explain one event (its fields, the evidence for its verdicts, its origin) or one finding of a rule."""
     prefix = event_id.strip().lower()
     if not _ID.fullmatch(prefix):
         raise ConfigError(
             f"{clean(event_id)!r} is not an event id", hint="give at least 4 of its 32 hexadecimal digits"
         )
-    event = to_event(read(store, lambda connection: _find(connection, prefix)))
+    finding = read(store, lambda connection: find_finding(connection, prefix))
+    if finding is not None:
+        write_out(as_json(finding), None) if kind == "json" else print_finding(console(), finding)
+        return
+    event, together = read(store, lambda connection: _look(connection, prefix))
     origin = find_origin(event, read=raw)
+    origin.integrity = attested(store, origin.place)
     if kind == "json":
-        write_out(as_json(_plain(event, origin)), None)
+        write_out(as_json({**_plain(event, origin), "session_signals": list(together)}), None)
         return
     screen = console()
-    _print(screen, event, origin, full=full)
+    _print(screen, event, origin, full=full, together=together)
+
+
+def _look(connection: queries.Connection, prefix: str) -> tuple[AccessEvent, tuple[str, ...]]:
+    event = to_event(_find(connection, prefix))
+    return event, sessions.of_event(connection, event, lambda text: default_classifier().score(text))
 
 
 def _find(connection: queries.Connection, prefix: str) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def _plain(event: AccessEvent, origin: Origin) -> dict[str, Any]:
 # --- terminal
 
 
-def _print(screen: Console, event: AccessEvent, origin: Origin, *, full: bool) -> None:
+def _print(screen: Console, event: AccessEvent, origin: Origin, *, full: bool, together: tuple[str, ...]) -> None:
     who = event.user_id or event.user_email or event.agent or event.app or event.role or "somebody not named"
     what = " ".join(filter(None, (event.action or "an access", "of", event.model or event.resource_id)))
     screen.print(Text(f"event {event.event_id}", style="bold"))
@@ -137,7 +150,7 @@ def _print(screen: Console, event: AccessEvent, origin: Origin, *, full: bool) -
         if text:
             _heading(screen, f"{name} (content mode {event.content_mode})")
             _text(screen, text, full=full)
-    _why(screen, event)
+    _why(screen, event, together)
     _origin(screen, origin, full=full)
 
 
@@ -163,8 +176,9 @@ def _text(screen: Console, text: str, *, full: bool) -> None:
     screen.print(Padding(body, (0, 0, 0, 2)))
 
 
-def _why(screen: Console, event: AccessEvent) -> None:
-    lines = [*_verdict_lines(event)]
+def _why(screen: Console, event: AccessEvent, together: tuple[str, ...]) -> None:
+    lines = _verdict_lines(event)
+    lines += [Text(f"session: with the calls before it, this one completes {signal}") for signal in together]
     if not lines:
         return
     _heading(screen, "Why")
@@ -190,12 +204,34 @@ def _verdict_lines(event: AccessEvent) -> list[Text]:
         name = event.guardrail_name or "the provider's guardrail"
         seen = f" for {', '.join(event.guardrail_categories)}" if event.guardrail_categories else ""
         lines.append(Text(clean(f"guardrail: {name} {event.guardrail_action} it{seen}")))
+    lines += [Text(clean(_opinion(code))) for code in event.verdict_opinions]
+    lines += [Text(clean(f"together: {_AGREEMENT.get(code, code)}")) for code in event.verdict_agreement]
     if event.risk_score is not None:
         sums = " + ".join(f"{reason} {POINTS.get(reason, 0)}" for reason in event.risk_reasons)
         lines.append(Text(clean(f"risk {event.risk_score} of 100 = {sums}")))
     lines += [Text(clean(f"ATLAS {tag}: {atlas_name(tag) or 'not in the taxonomy'}")) for tag in event.atlas]
     lines += [Text(clean(f"OWASP {tag}: {owasp_name(tag) or 'not in the taxonomy'}")) for tag in event.owasp]
     return lines
+
+
+_AGREEMENT = {
+    f"{what}:{how}": text.format(seen)
+    for what, seen in (("attack", "an attack"), ("leak", "secrets or personal data"))
+    for how, text in (
+        ("both", "aitrail and others saw {}"),
+        ("only_own", "only aitrail saw {}"),
+        ("only_other", "aitrail did not see {}, another judge did"),
+        ("neither", "nobody saw {}"),
+    )
+}
+
+
+def _opinion(code: str) -> str:
+    """``azure-content-filter|attack|yes|0.98`` in words."""
+    judge, what, said, more = (*code.split("|"), "", "", "", "")[:4]
+    if said == "none":
+        return f"{judge} gave no verdict ({more})"
+    return f"{judge} said: {what} {said}" + (f" (score {more})" if more else "")
 
 
 def _evidence(event: AccessEvent) -> list[tuple[str, tuple[str, str, str] | None]]:
@@ -218,6 +254,8 @@ def _evidence_line(code: str, excerpt: tuple[str, str, str] | None) -> Text:
     concept, _, rest = code.partition("|")
     layer, _, rest = rest.partition("|")
     role = rest.partition("|")[0]
+    if layer == "history":
+        return Text(clean(f"evidence: {concept}, in the conversation that this call carries"))
     line = Text(clean(f"evidence: {concept} in {role} text" + (f", found after {layer}" if layer != "plain" else "")))
     if excerpt is None:
         line.append(" (its text is not stored)", style="dim")

@@ -24,14 +24,32 @@ content = "redacted"         # none | hash | redacted | full | sealed
 type = "file"
 paths = ["logs/"]            # CloudTrail dumps, Azure exports, LiteLLM logs, OTLP JSON: the type is told per record
 tenant = "default"
-interval = 10                # seconds between two looks
+interval = 10                # seconds between two looks; `aitrail status` says how each source is doing
 # record_type = "litellm"    # only when every record of this source is of one type
+
+# What gateways push over HTTP to `aitrail serve`; one section per path. docs/sources/receivers.md has the settings.
+# [receivers.litellm]
+# path = "/ingest/litellm"
+# tokens = ["env:LITELLM_TOKEN"]
+# record_type = "litellm"
 
 # Where events go besides the store; one section each, in a thread of its own. docs/destinations.md has the settings.
 # [destinations.splunk]
 # type = "splunk"            # splunk | elastic | sentinel | kafka | fluentd | syslog | lake
 # urls = ["https://splunk.example:8088"]
 # token = "env:SPLUNK_HEC_TOKEN"
+# where = "action_kind = 'inference'"                # only these; docs/destinations.md has the operators
+# content = "hash"                                   # less content than the tenant keeps
+# rate = { events = 2000 }                           # at most so many per second
+
+# How much may wait for destinations before sources pause; nothing is dropped.
+# [spool]
+# max_bytes = 20_000_000_000
+
+# The detection rules run on the store; findings are in `aitrail report` and go to destinations that take them.
+# [detect]
+# interval = 300
+# without = ["secret_in_prompt"]
 
 # Where gateways, request metadata and span attributes keep these facts; the first name that is there wins.
 # [mapping]
@@ -40,6 +58,15 @@ interval = 10                # seconds between two looks
 # session = ["session_id"]
 # purpose = ["purpose"]
 # ticket = ["ticket"]
+
+# How prompts and answers are judged; docs/classification.md has the rest.
+# [classify]
+# calibration = "thresholds.toml"              # aitrail classify calibrate --out thresholds.toml
+# fingerprints = "fingerprints.json"           # aitrail classify fingerprint
+# canaries = { retail-bot = ["env:CANARY"] }   # tokens planted in system prompts
+# [classify.scorers.prompt-guard]              # a further judge; a model stays on this machine, services get text
+# type = "model"                               # model | azure-prompt-shields | bedrock-guardrail
+# directory = "models/prompt-guard"
 
 # Who works where, when the records do not say. CSV with the columns user, department, name, email, type.
 # [directory]

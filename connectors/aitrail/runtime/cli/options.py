@@ -56,10 +56,10 @@ def config_option(function: F) -> F:
     )(function)
 
 
-def load_config(path: Path) -> Config:
-    """Read the configuration and make sure that there is something to do."""
+def load_config(path: Path, *, receivers: bool = False) -> Config:
+    """Read the configuration and make sure that there is something to do; ``receivers`` are something as well."""
     config = load(path)
-    if not config.sources:
+    if not config.sources and not (receivers and config.receivers):
         raise ConfigError("no source is configured", where=str(path), hint="add a section [sources.NAME] with paths")
     for name, settings in config.sources.items():
         source_settings(name, settings, config)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from aitrail.classify.contract import Classifier, Text
+from aitrail.clock import SystemClock, iso_ms
 from aitrail.event import AccessEvent
 from aitrail.normalize.outcome import Context, Normalized, Rejected
 from aitrail.privacy.masking import mask
@@ -15,13 +16,18 @@ _REF = re.compile(r"(?P<origin>.+)#offset=(?P<offset>\d+)&record=(?P<record>\d+)
 
 
 class Origin(msgspec.Struct, omit_defaults=True):
-    """The place of a record. ``state`` says whether it can be read again; ``record`` is its masked JSON text."""
+    """The place of a record.
+
+    ``state`` says whether it can be read again, ``integrity`` what was found out about the object when it was read;
+    ``record`` is its masked JSON text.
+    """
 
     source: str = ""
     place: str = ""
     offset: int = 0
     index: int = 0
     state: str = ""
+    integrity: str = ""
     record: str = ""
 
     def facts(self) -> list[tuple[str, object]]:
@@ -32,6 +38,7 @@ class Origin(msgspec.Struct, omit_defaults=True):
             ("byte offset", f"{self.offset:,} in the decompressed text"),
             ("record number", f"{self.index:,}"),
             ("state", self.state),
+            ("integrity", self.integrity),
         ]
 
 
@@ -60,6 +67,17 @@ def find_origin(event: AccessEvent, *, read: bool) -> Origin:
             found.record = masked_json(raw, event, _leak_mask())
             found.state = f"read again: {len(raw):,} bytes, {_mode(event)}"
     return found
+
+
+def attested(store: Path, origin: str) -> str:
+    """What was found out about an object's integrity when it was read; empty when it was not checked."""
+    from aitrail.spool import Spool, states  # noqa: PLC0415  (only when there is an origin)
+
+    if not origin:
+        return ""
+    with Spool.open(store, SystemClock(), write=False) as spool:
+        found = states.attestation(spool.database, origin)
+    return f"{found.verdict}, noted {iso_ms(found.at)}" if found is not None else ""
 
 
 def _is_file(origin: str) -> bool:
@@ -99,7 +117,6 @@ def _mode(event: AccessEvent) -> str:
 
 
 def _reread(origin: str, offset: int, index: int) -> bytes | None:
-    from aitrail.clock import SystemClock  # noqa: PLC0415
     from aitrail.sources.file import FileSource  # noqa: PLC0415  (only when asked for)
 
     return FileSource("explain", (origin,), clock=SystemClock()).reread(origin, offset, 0, index)

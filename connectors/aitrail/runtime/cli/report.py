@@ -25,8 +25,8 @@ Examples:
   aitrail report --section users --format csv       for a spreadsheet (formulas are disarmed)
 
 \b
-Sections: findings, users, departments, models, actions, prompts, outcomes, injections, leaks, guardrails,
-control_plane, sources, dead_letters.
+Sections: detections, findings, users, departments, models, actions, prompts, outcomes, injections, leaks, guardrails,
+agreement, sessions, control_plane, sources, dead_letters.
 Works while `aitrail run` writes. Texts of prompts are not in the report: `aitrail explain EVENT_ID` shows one event.
 """
 
@@ -37,6 +37,8 @@ STYLES: Mapping[str, str] = {
     "error": "red",
     "high": "bold red",
     "suspicious": "yellow",
+    "critical": "bold red",
+    "medium": "yellow",
     "guardrail": "bold red",
     "weights": "bold red",
 }

@@ -1,10 +1,12 @@
 """The sections of the report: which query, which columns, in which order. A new section is one entry here."""
 
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
+from aitrail.runtime import sessions
 from aitrail.runtime.cli.render import NARROW, Column
 from aitrail.store import queries
 from aitrail.store.queries import Connection, Filters, Rows
@@ -39,6 +41,19 @@ class Report(msgspec.Struct, frozen=True):
 
 C = Column
 SECTIONS: tuple[Section, ...] = (
+    Section(
+        "detections",
+        "What the rules found",
+        (
+            C("severity", "severity"),
+            C("summary", "what"),
+            C("events", "events", "count"),
+            C("first_seen", "from (UTC)", "time"),
+            C("last_seen", "to (UTC)", "time", from_width=NARROW + 60),
+            C("event_id", "finding", "id"),
+        ),
+        "nothing; `aitrail detect` runs the rules",
+    ),
     Section(
         "findings",
         "Look at these first",
@@ -176,6 +191,32 @@ SECTIONS: tuple[Section, ...] = (
         "no guardrail stopped, flagged or masked anything",
     ),
     Section(
+        "agreement",
+        "What other judges said, beside aitrail's own verdict",
+        (
+            C("judge", "judge"),
+            C("what", "about"),
+            C("said", "said"),
+            C("own", "aitrail"),
+            C("events", "events", "count"),
+            C("last_seen", "last (UTC)", "time", from_width=NARROW),
+            C("event_id", "last event", "id"),
+        ),
+        "no guardrail, filter or scorer said anything about attacks or leaks",
+    ),
+    Section(
+        "sessions",
+        "What calls of one session show together",
+        (
+            C("signals", "signals"),
+            C("who", "who"),
+            C("session", "session", from_width=NARROW),
+            C("timestamp", "time (UTC)", "time"),
+            C("event_id", "event", "id"),
+        ),
+        "nothing in the newest calls; `aitrail classify sessions` looks at more of them",
+    ),
+    Section(
         "control_plane",
         "Changes to guardrails, logging, keys and models; access to weights",
         (
@@ -253,9 +294,27 @@ def make_report(connection: Connection, filters: Filters, top: int, wanted: tupl
     for section in SECTIONS:
         if wanted and section.name not in wanted:
             continue
-        found = queries.run(connection, section.name, filters, top=top)
-        sections.append(Filled(section, _in_order(section, found)))
+        derived = _DERIVED.get(section.name)
+        if derived is not None:
+            rows = derived(connection, filters, top)
+        else:
+            rows = _in_order(section, queries.run(connection, section.name, filters, top=top))
+        sections.append(Filled(section, rows))
     return Report(filters, overview, bucket, timeline, sections)
+
+
+# A report takes seconds: it looks at so many of the newest calls, and does not judge joined prompts.
+_SESSION_CALLS = 5_000
+
+
+def _sessions(connection: Connection, filters: Filters, top: int) -> list[tuple[Any, ...]]:
+    found = list(sessions.find(connection, filters, lambda _text: 0.0, newest=_SESSION_CALLS))
+    newest = sorted(found, key=lambda one: (one.timestamp, one.event_id), reverse=True)[:top]
+    return [(", ".join(one.signals), one.who, one.session, one.timestamp, one.event_id) for one in newest]
+
+
+# Sections that no query gives.
+_DERIVED: Mapping[str, Callable[[Connection, Filters, int], list[tuple[Any, ...]]]] = {"sessions": _sessions}
 
 
 def _in_order(section: Section, found: Rows) -> list[tuple[Any, ...]]:

@@ -64,11 +64,13 @@ def stats(store: Path, kind: str) -> None:
 
 def _facts(found: "Stats") -> list[tuple[str, str]]:
     days = f"{plural(found.days, 'day')}, {found.first_day} to {found.last_day}" if found.days else "no days"
+    left_out = ", ".join(f"{count:,} for {name}" for name, count in sorted(found.filtered.items()))
     waiting = ", ".join(f"{count:,} for {name}" for name, count in sorted(found.outbox.items()) if count)
     return [
         ("events", f"{found.events:,} in {days}"),
         ("segments", f"{plural(found.segments, 'file')}, {size(found.segment_bytes)}" + _retired(found)),
         ("outbox", f"{waiting}, {size(found.outbox_bytes)}" if waiting else "empty"),
+        *([("not wanted", left_out)] if left_out else []),
         ("dead letters", f"{found.dead_letters_open:,} open, {found.dead_letters_resolved:,} settled"),
         ("taken in, ever", plural(found.admitted, "event")),
         ("database", f"{size(found.database_bytes)}, schema version {found.schema_version}"),

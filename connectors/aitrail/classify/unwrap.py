@@ -1,0 +1,36 @@
+"""What a text says once decoded: the layers that the search for injection sees, for others who search in texts."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from aitrail.classify import decode as decoding
+from aitrail.classify import hidden
+from aitrail.classify.fold import Folded, fold
+from aitrail.classify.inject import Injection
+
+_MAX_CHARS: Final = 40_000
+_MAX_FORMS: Final = 8
+
+
+def decoded_forms(injection: Injection, text: str) -> Iterator[tuple[str, bytes]]:
+    """Give name and folded bytes of every decoded form of ``text``, two levels deep, within the caps."""
+    text = text[:_MAX_CHARS]
+    folded = fold(text)
+    scanned = injection.gated.scan(folded.low)
+    if not scanned and folded.plain:
+        return
+    queue = [(item.name, fold(item.text)) for item in hidden.hidden_texts(text)]
+    queue += _decoded(injection, folded.low, text)
+    count = 0
+    while queue and count < _MAX_FORMS:
+        name, inner = queue.pop(0)
+        count += 1
+        yield name, inner.low
+        if ">" not in name:
+            queue += [(f"{name}>{deeper}", more) for deeper, more in _decoded(injection, inner.low, inner.text)]
+
+
+def _decoded(injection: Injection, low: bytes, text: str) -> Iterator[tuple[str, Folded]]:
+    fired = [n for n in injection.gated.triggers(injection.gated.scan(low)) if n < len(decoding.TRIGGERS)]
+    for name, inner, _, _ in injection.decoders.run(fold(text), fired, scrambled=False):
+        yield name, inner

@@ -1,0 +1,1 @@
+"""What listens: push receivers and OTLP over HTTP (ASGI)."""

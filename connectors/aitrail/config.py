@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -287,7 +287,9 @@ def _choices(kind: Any, name: str) -> tuple[str, ...]:
         kind = get_type_hints(kind).get(step, kind) if isinstance(kind, type) else kind
         inner = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Struct)]
         kind = inner[0] if inner else kind
-    return tuple(str(value) for value in get_args(kind))
+    # A choice that may be absent is a union of the choices and None.
+    literals = [one for one in get_args(kind) if get_origin(one) is Literal]
+    return tuple(str(value) for one in literals or [kind] for value in get_args(one))
 
 
 def _closest(name: str, known: list[str]) -> str:

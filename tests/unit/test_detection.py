@@ -162,7 +162,8 @@ def test_every_shipped_rule_runs_on_an_empty_and_on_a_small_store(store: Store) 
         assert found.rules == len(compiled.shipped()) >= 70
 
 
-def test_command_line(store: Store) -> None:
+def test_command_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     store.take(*[refusal(n, n) for n in range(10)])
     store.spool.close()
     run = CliRunner()

@@ -34,6 +34,16 @@ from aitrail.sources._kafka_messages import records_of
 from aitrail.sources._reading import Meter
 
 _POLL_SECONDS = 0.1
+# The storage client's own habits (a minute for an answer, fifteen seconds before it tries again) would hold up reading
+# for minutes when one answer is lost. What fails here is tried again by the schedule.
+_STORE_OPTIONS: dict[str, Any] = {
+    "connection_timeout": 10,
+    "read_timeout": 15,
+    "retry_total": 2,
+    "initial_backoff": 1,
+    "increment_base": 2,
+    "random_jitter_range": 1,
+}
 _MOST_NOTES = 1_000
 _BEGINNING = "-1"
 _HUB_RIGHT = (
@@ -240,9 +250,12 @@ class EventHubsSource:
         try:
             if settings.checkpoint_connection_string:
                 text = self._secrets.resolve(settings.checkpoint_connection_string)
-                store = BlobCheckpointStore.from_connection_string(text, settings.checkpoint_container)
+                store = BlobCheckpointStore.from_connection_string(
+                    text, settings.checkpoint_container, **_STORE_OPTIONS
+                )
             elif settings.checkpoint_url:
-                store = BlobCheckpointStore(settings.checkpoint_url, settings.checkpoint_container, credential)
+                container = settings.checkpoint_container
+                store = BlobCheckpointStore(settings.checkpoint_url, container, credential, **_STORE_OPTIONS)
             options: dict[str, Any] = {
                 "consumer_group": settings.consumer_group,
                 "eventhub_name": settings.event_hub,

@@ -183,7 +183,7 @@ What is shipped besides accesses: flat JSON objects whose field `stream` says wh
 | kind | Splunk sourcetype | Elastic data stream | Sentinel table | lake |
 |---|---|---|---|---|
 | `access` | `ai:access:audit` | `logs-ai_audit.access-NAMESPACE` | `AIAudit_CL` | OCSF 6003 |
-| `finding` | `ai:access:alert` | `logs-ai_audit.finding-NAMESPACE` | `AIAuditFindings_CL` | OCSF 2004 |
+| `finding` | `ai:access:alert` | `logs-ai_audit.finding-NAMESPACE` | `AIAuditFindings_CL` or `Anomalies` | OCSF 2004 |
 | `health` | `ai:access:health` | `logs-ai_audit.health-NAMESPACE` | `AIAuditHealth_CL` | - |
 | `checkpoint` | `ai:access:chain` | `logs-ai_audit.checkpoint-NAMESPACE` | `AIAuditCheckpoints_CL` | - |
 

@@ -8,12 +8,13 @@ threads may drain one destination: each takes other events.
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
 from aitrail.clock import Clock
 from aitrail.errors import TransientError
-from aitrail.ports import Destination
+from aitrail.ports import Destination, Verdict
 from aitrail.routing.rate import Pace, Rate
 from aitrail.spool import OutboxBatch, Spool
 
@@ -95,6 +96,13 @@ class Courier:
             if not gone:
                 break
         return moved
+
+    def confirmed(self, verdicts: Sequence[Verdict]) -> int:
+        """Count what became of events that awaited an acknowledgement; returns how many left the outbox."""
+        counts: Counter[str] = Counter([verdict.status for verdict in verdicts if verdict.status != "pending"])
+        with self._lock:
+            self.state.verdicts.update(counts)
+        return sum(counts[status] for status in _GONE)
 
     def _take(self) -> OutboxBatch | None:
         """Take the next events that nobody sends yet, as many as limits and rate let through; None without any."""

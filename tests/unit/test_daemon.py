@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aitrail.runtime.daemon as daemon
 from aitrail.config import Config, SourceConfig, StoreConfig
+from aitrail.destinations.lake import LakeDestination
 from aitrail.errors import AitrailError, AuthError, StoreError, TransientError
 from aitrail.pipeline import Totals
-from aitrail.ports import Budget, Cursors, RawBatch, RawRecord, Source, Workload
+from aitrail.ports import Ack, Budget, Cursors, RawBatch, RawRecord, Source, Workload
 from aitrail.runtime import assemble, books
 from aitrail.runtime.assemble import Runtime, open_runtime
 from aitrail.runtime.signals import Stop
@@ -427,6 +429,22 @@ def test_once_reads_every_source_once_and_joins_what_waits(configure: Callable[.
     totals = daemon.run(config, Stop(), once=True)
     assert (one.turns, two.turns, totals.new) == (1, 1, 2)
     assert daemon.run(config, Stop(), once=True).new == 2
+
+
+def test_what_goes_out_at_the_end_is_in_the_books(
+    configure: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(Script("one", counting))
+    config.destinations["lake"] = {"type": "lake", "directory": str(tmp_path / "lake"), "streams": ["access"]}
+    send = LakeDestination.send
+
+    def late(self: LakeDestination, *given: Any) -> Ack:
+        time.sleep(0.5)
+        return send(self, *given)
+
+    monkeypatch.setattr(LakeDestination, "send", late)
+    daemon.run(config, Stop(), once=True)
+    assert {one.name: one.state.delivered for one in look(config).destinations} == {"lake": 1, "store": 1}
 
 
 @pytest.mark.parametrize(

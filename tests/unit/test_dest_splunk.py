@@ -11,14 +11,18 @@ from aitrail.destinations._batching import fit, pack
 from aitrail.destinations._hec_acks import Acks, Token, read_token
 from aitrail.destinations._hec_codes import CODES, STATUSES
 from aitrail.destinations._http import Response
+from aitrail.destinations._raw_fields import texts_last
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.destinations.splunk import SplunkDestination
 from aitrail.errors import AuthError, ConfigError, TransientError
-from aitrail.event import decode
+from aitrail.event import decode, encode
 from aitrail.ports import EncodedEvent
+from aitrail.schema.catalog import example_event, fields
+from aitrail.streams import Finding, encoded
 from aitrail.testing.events import make_events, oversize_event
 from aitrail.testing.hec_peer import HecPeer
 
+AT = "2026-11-23T09:14:05.120Z"
 # Code -> (HTTP status, what becomes of a single event that is answered so). From the documentation, not from the code.
 ROWS = {
     0: (200, "delivered"),
@@ -196,11 +200,78 @@ def test_envelope():
     assert envelope["event"]["event_id"] == event.event_id
 
 
+def _long_event(**values):
+    event = example_event()
+    event.prompt_text = 'say \\","response_text":"x" and ' + "p" * 4_000
+    event.response_text = 'é\n\u2028"},' + "r" * 9_000
+    for name, value in values.items():
+        setattr(event, name, value)
+    return EncodedEvent(event.event_id, event.timestamp, encode(event))
+
+
+def test_texts_go_last_in_long_events_so_that_searches_extract_the_verdicts():
+    texts = [field.name for field in fields() if field.kind == "text"]
+    assert texts == ["prompt_text", "response_text"]
+    long = _long_event()
+    sender = Sender(OK)
+    assert send(make(sender), [long]) == [("delivered", "")]
+    envelope = json.loads(sender.sent[0][2])
+    whole = json.loads(long.body)
+    assert envelope["event"] == whole
+    assert list(envelope["event"]) == [name for name in whole if name not in texts] + texts
+    assert envelope["fields"] == {"event_id": long.event_id}
+    # Splunk's smaller limit counts bytes of the event.
+    assert texts_last(long.body).index(b',"prompt_text":') < 5_000 < long.body.index(b'"owasp"')
+    assert texts_last(long.body) == texts_last(texts_last(long.body)), "a resend has the same bytes"
+
+
+def test_short_events_and_other_kinds_of_events_go_as_they_are():
+    short = EncodedEvent(example_event().event_id, AT, encode(example_event()))
+    assert len(short.body) < 4_096
+    finding = encoded(Finding(event_id="f" * 32, timestamp=AT, tenant_id="acme", rule_id="r", severity="low",
+                              summary="s" * 5_000))  # fmt: skip
+    for event, changes in ((short, {}), (finding, {"stream": "finding"})):
+        sender = Sender(OK)
+        send(make(sender, **changes), [event])
+        assert event.body in sender.sent[0][2]
+
+
+@pytest.mark.parametrize("one", ["prompt_text", "response_text"])
+def test_one_text_alone_goes_last_too(one):
+    long = _long_event(**{one: ""})
+    other = ({"prompt_text", "response_text"} - {one}).pop()
+    assert list(json.loads(texts_last(long.body)))[-1] == other
+    assert json.loads(texts_last(long.body)) == json.loads(long.body)
+    assert (
+        texts_last(_long_event(prompt_text="", response_text="").body)
+        == _long_event(prompt_text="", response_text="").body
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"event_id":"e","a":{"b":1,"prompt_text":"x"},"prompt_text":"x","c":1}',
+        b'{"event_id":"e","prompt_text":"x","prompt_text":"y","c":1}',
+        b'{"event_id":"e", "prompt_text": "x","c":1}',
+        b'{"prompt_text":"x","a":{"event_id":"e","prompt_text":"x"},"c":1}',
+        b'{"event_id":"e","prompt_text":"x","c":1} ',
+        b"{}",
+    ],
+)
+def test_what_is_no_canonical_event_is_left_alone(body):
+    assert texts_last(body) == body
+
+
 def test_what_is_no_object_never_becomes_an_envelope():
     bodies = [b"", b"{", b"[]", b'"x"', b'{"a":1}}', b'{"a":1},"fields":{"event_id":"forged"}}', b'{"a":"\xff"}', b"{}"]
     sender = Sender(OK)
     events = [EncodedEvent(f"{number:032x}", "2026-11-23T09:00:00.000Z", body) for number, body in enumerate(bodies)]
     assert [status for status, _ in send(make(sender), events)] == ["rejected"] * 7 + ["delivered"]
+    # The same of bodies that are long enough to have their texts moved.
+    long = [body[:-1] + b" " * 5_000 + body[-1:] for body in bodies]
+    events = [EncodedEvent(f"{number:032x}", "2026-11-23T09:00:00.000Z", body) for number, body in enumerate(long)]
+    assert [status for status, _ in send(make(Sender(OK)), events)] == ["rejected"] * 7 + ["delivered"]
     odd = [EncodedEvent('x","event":{', "2026-11-23T09:00:00.000Z", b"{}")]
     send(make(sender), odd)
     assert sender.ids(1) == ['x","event":{']

@@ -14,7 +14,8 @@ from aitrail.destinations._sentinel_settings import SentinelSettings
 from aitrail.destinations.elastic_install import artefacts
 from aitrail.destinations.elastic_records import RecordDocuments, record_mapping, record_names
 from aitrail.destinations.sentinel import SentinelDestination
-from aitrail.destinations.sentinel_rows import STREAMS, RecordRows, record_table
+from aitrail.destinations.sentinel_anomalies import AnomalyRows
+from aitrail.destinations.sentinel_rows import FIELD_BYTES, STREAMS, RecordRows, record_table
 from aitrail.errors import ConfigError
 from aitrail.ports import EncodedEvent
 from aitrail.registry import make_route
@@ -102,6 +103,122 @@ def _leaves(mapping):
         name: _leaves(one) if "properties" in one else {"type": one["type"]}
         for name, one in mapping["properties"].items()
     }
+
+
+# Columns of the table (Azure Monitor table reference, "Anomalies") that are not Azure's own to fill, with their types.
+_ANOMALIES = {
+    **dict.fromkeys(
+        ("AnomalyTemplateId", "AnomalyTemplateName", "AnomalyTemplateVersion", "Description", "DestinationDevice",
+         "DestinationIpAddress", "Id", "RuleConfigVersion", "RuleId", "RuleName", "RuleStatus", "SourceDevice",
+         "SourceIpAddress", "Tactics", "Techniques", "UserName", "UserPrincipalName", "VendorName"), "string"),
+    **dict.fromkeys(
+        ("ActivityInsights", "AnomalyDetails", "AnomalyReasons", "DestinationLocation", "DeviceInsights", "Entities",
+         "ExtendedLinks", "ExtendedProperties", "SourceLocation", "UserInsights"), "dynamic"),
+    **dict.fromkeys(("EndTime", "StartTime", "TimeGenerated"), "datetime"),
+    "Score": "real",
+}  # fmt: skip
+_ANOMALY_TYPES = {"string": str, "dynamic": (dict, list), "datetime": str, "real": float}
+
+
+def test_a_finding_as_a_row_of_the_table_anomalies():
+    finding = msgspec.structs.replace(
+        FINDING,
+        user_id="ines.moreau@example.com",
+        entities=(
+            "user:ines.moreau@example.com",
+            "ip:203.0.113.9",
+            "ip:203.0.113.10",
+            "application:retail-bot",
+            "model:gpt-4o",
+            "resource:/subscriptions/0/resourceGroups/r",
+            "resource:arn:aws:s3:::acme",
+            "session:s1",
+        ),
+        rule_version="3fa9",
+        owasp=("llm01:2025",),
+        tags=("rule_name", "attack.initial-access", "attack.t1078.004", "attack.exfiltration", "other"),
+    )
+    row = json.loads(AnomalyRows().row(encoded(finding)))
+    assert not set(row) - set(_ANOMALIES)
+    for column, value in row.items():
+        assert isinstance(value, _ANOMALY_TYPES[_ANOMALIES[column]]), column
+    bag, entities = row.pop("ExtendedProperties"), row.pop("Entities")
+    assert row == {
+        "TimeGenerated": finding.detected_at,
+        "Id": finding.event_id,
+        "VendorName": "aitrail",
+        "RuleId": "rule-1",
+        "RuleName": finding.rule_name,
+        "RuleConfigVersion": "3fa9",
+        "RuleStatus": "Production",
+        "AnomalyTemplateId": "rule-1",
+        "AnomalyTemplateName": finding.rule_name,
+        "AnomalyTemplateVersion": "3fa9",
+        "Score": 0.8,
+        "Description": "3 events",
+        "StartTime": finding.first_seen,
+        "EndTime": finding.timestamp,
+        "Tactics": '["InitialAccess","Exfiltration"]',
+        "Techniques": '["T1078.004"]',
+        "UserName": finding.user_id,
+        "UserPrincipalName": finding.user_id,
+        "SourceIpAddress": "203.0.113.9",
+        "AnomalyReasons": [{"Name": finding.rule_name, "Description": "3 events"}],
+        "AnomalyDetails": {"Severity": "high", "EvidenceCount": 3},
+    }
+    assert [{name: value for name, value in one.items() if name != "$id"} for one in entities] == [
+        {"Type": "account", "Name": "ines.moreau", "UPNSuffix": "example.com"},
+        {"Type": "ip", "Address": "203.0.113.9"},
+        {"Type": "ip", "Address": "203.0.113.10"},
+        {"Type": "cloud-application", "Name": "retail-bot"},
+        {"Type": "cloud-application", "Name": "gpt-4o"},
+        {"Type": "azure-resource", "ResourceId": "/subscriptions/0/resourceGroups/r"},
+    ]
+    assert [one["$id"] for one in entities] == ["1", "2", "3", "4", "5", "6"]
+    assert bag == {
+        "EventUid": finding.event_id,
+        "AITenantId": "acme",
+        "Severity": "high",
+        "RiskScore": 80,
+        "DetectedAt": finding.detected_at,
+        "EvidenceCount": 3,
+        "EvidenceIds": list(finding.evidence_ids),
+        "Entities": list(finding.entities),
+        "Atlas": list(finding.atlas),
+        "Owasp": ["llm01:2025"],
+        "Tags": list(finding.tags),
+    }
+
+
+def test_anomalies_of_the_least_and_of_far_too_much():
+    least = Finding(event_id=make_id("f"), timestamp=AT, tenant_id="acme", rule_id="rule-1", severity="low")
+    row = json.loads(AnomalyRows().row(encoded(least)))
+    assert (row["TimeGenerated"], row["StartTime"], row["EndTime"], row["RuleName"]) == (AT, AT, AT, "rule-1")
+    assert not {"Score", "UserName", "UserPrincipalName", "SourceIpAddress", "Tactics", "Techniques", "Entities"} & set(
+        row
+    )
+    many = msgspec.structs.replace(
+        FINDING,
+        user_id="",
+        entities=tuple(f"user:u{number:05}" for number in range(9_000)),
+        evidence_ids=tuple(f"{number:032x}" for number in range(9_000)),
+        evidence_count=9_000,
+    )
+    row = json.loads(AnomalyRows().row(encoded(many)))
+    assert "UserName" not in row, "of several nobody is the one"
+    for column in ("Entities", "ExtendedProperties"):
+        assert 30_000 < len(msgspec.json.encode(row[column])) <= FIELD_BYTES
+    assert row["ExtendedProperties"]["EvidenceCount"] == 9_000
+    assert row["ExtendedProperties"]["EvidenceIds"] == list(
+        many.evidence_ids[: len(row["ExtendedProperties"]["EvidenceIds"])]
+    )
+    one = json.loads(AnomalyRows().row(encoded(msgspec.structs.replace(FINDING, user_id="svc-etl"))))
+    assert one["UserName"] == "svc-etl"
+    assert "UserPrincipalName" not in one
+    for event in (encoded(HEALTH), EncodedEvent("x", AT, b"{}")):
+        for make in (AnomalyRows().row, AnomalyRows().time_generated):
+            with pytest.raises(Unencodable):
+                make(event)
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"stream":"finding"}', b'{"stream":"nothing","event_id":"x"}', b"\xff"])
@@ -206,4 +323,55 @@ def test_sentinel_gives_each_kind_its_stream(stream):
     (row,) = peer.dialect.tables[name]
     assert msgspec.json.decode(row)["EventUid"] == RECORDS[stream].event_id
     destination.close()
+    peer.close()
+
+
+@pytest.mark.parametrize("own_name", ["", "Custom-Mine"])
+def test_findings_go_to_the_table_anomalies_when_asked(own_name):
+    peer = dce_peer()
+    names = {"finding": own_name} if own_name else {}
+    settings = SentinelSettings(
+        url=peer.address["url"], dcr=DCR, findings="anomalies", stream_names=names, plan="auxiliary"
+    )
+    name = own_name or "Custom-Anomalies"
+    peer.dialect.streams.add(name)
+    findings = SentinelDestination(msgspec.structs.replace(settings, stream="finding"), Given(peer))
+    ack = findings.send([encoded(FINDING)], time.monotonic() + 30)
+    assert [verdict.status for verdict in ack.verdicts] == ["delivered"]
+    (row,) = peer.dialect.tables[name]
+    assert msgspec.json.decode(row)["Id"] == FINDING.event_id
+    accesses = SentinelDestination(settings, Given(peer))
+    ack = accesses.send(make_events(1), time.monotonic() + 30)
+    assert [verdict.status for verdict in ack.verdicts] == ["delivered"]
+    assert {table: len(rows) for table, rows in peer.dialect.tables.items()} == {name: 1, "Custom-AIAudit_CL": 1}
+    with pytest.raises(ConfigError, match="unknown stream"):
+        SentinelDestination(msgspec.structs.replace(settings, stream="anomalies"), Given(peer))
+    findings.close()
+    accesses.close()
+    peer.close()
+
+
+def test_two_destinations_send_findings_to_both_tables(tmp_path, monkeypatch):
+    peer = dce_peer()
+    peer.dialect.streams |= {"Custom-AIAuditFindings_CL", "Custom-Anomalies"}
+    monkeypatch.setattr("aitrail.destinations.sentinel.default_credential", lambda where: Given(peer))
+    where = f'url = "{peer.address["url"]}"\ndcr = "{DCR}"\nstreams = ["finding"]\n'
+    path = tmp_path / "aitrail.toml"
+    path.write_text(
+        f'[destinations.one]\ntype = "sentinel"\n{where}[destinations.two]\ntype = "sentinel"\n{where}'
+        'findings = "anomalies"\n'
+    )
+    for name in ("one", "two"):
+        route = make_route(name, load(path), Secrets(), lambda event: None)
+        assert route.rule.streams == {"finding"}
+        ack = route.destination.send([encoded(FINDING)], time.monotonic() + 30)
+        assert [verdict.status for verdict in ack.verdicts] == ["delivered"]
+        route.destination.close()
+    assert {table: len(rows) for table, rows in peer.dialect.tables.items()} == {
+        "Custom-AIAuditFindings_CL": 1,
+        "Custom-Anomalies": 1,
+    }
+    path.write_text(path.read_text().replace('"anomalies"', '"anomaly"'))
+    with pytest.raises(ConfigError, match="findings"):
+        make_route("two", load(path), Secrets(), lambda event: None)
     peer.close()

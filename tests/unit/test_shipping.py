@@ -87,3 +87,4 @@ def test_pending_events_are_confirmed_once_per_token(spool: Spool) -> None:
     shipper.once()
     assert receiver.got == ["t1"]
     assert spool.backlog("siem").events == 0
+    assert shipper.courier.state.verdicts == {"pending": 4, "delivered": 4}

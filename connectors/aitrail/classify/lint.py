@@ -29,6 +29,10 @@ def lint(folder: Path | None = None) -> list[Problem]:
         kinds: list[leaks.Secret | leaks.Pii] = [*leaks.load_secrets(folder), *leaks.load_pii(folder)]
     except ConfigError as fault:
         return [Problem("", str(fault), fault.hint)]
+    for found, what in ((concepts, "injection"), (kinds, "leaks")):
+        if not found:
+            hint = "a folder of your own replaces the shipped one: aitrail classify lint --copy-to FOLDER"
+            return [Problem(str(folder), f"has no patterns for {what}, so none would be found", hint)]
     problems = [problem for concept in concepts for problem in _concept(concept, macros)]
     for kind in kinds:
         problems += _expression(f"leaks: {kind.kind}", kind.regex.encode("latin-1", "replace"))
@@ -58,7 +62,9 @@ def _expression(where: str, expression: bytes) -> Iterator[Problem]:
     try:
         re2.compile(expression, re2_options())
     except re2.error as fault:
-        yield Problem(where, f"not in RE2's dialect: {fault}", "no look-around, no back-references, repeats up to 1000")
+        reason = fault.args[0].decode() if fault.args and isinstance(fault.args[0], bytes) else str(fault)
+        hint = "no look-around, no back-references, repeats up to 1000"
+        yield Problem(where, f"not in RE2's dialect: {reason}", hint)
 
 
 def run_examples(folder: Path | None = None, engine: str = "auto") -> list[Problem]:

@@ -25,6 +25,10 @@ class SentinelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stream: Annotated[
         str, Meta(description="How accesses are sent: access (table AIAudit_CL) or agent_event (ASIM AgentEvent).")
     ] = "access"
+    findings: Annotated[
+        Literal["table", "anomalies"],
+        Meta(description="How findings are sent: table (AIAuditFindings_CL) or anomalies (Sentinel's own Anomalies)."),
+    ] = "table"
     stream_name: Annotated[
         str, Meta(description="Name of the rule's stream for accesses, when it is not the usual one of `stream`.")
     ] = ""

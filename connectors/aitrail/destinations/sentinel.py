@@ -23,7 +23,8 @@ from aitrail.destinations._batching import pack
 from aitrail.destinations._http import HttpSender, Response, check_url, clock_trouble
 from aitrail.destinations._sentinel_settings import SentinelSettings
 from aitrail.destinations._work import Run, Work
-from aitrail.destinations.sentinel_rows import STREAMS, RecordRows, Rows
+from aitrail.destinations.sentinel_anomalies import ANOMALIES, AnomalyRows
+from aitrail.destinations.sentinel_rows import STREAMS, RecordRows, Rows, StreamKind
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
 from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
 
@@ -62,16 +63,11 @@ class SentinelDestination:
         self._settings = settings
         self._clock = clock or SystemClock()
         endpoint = settings.endpoint(where)
-        kind = STREAMS.get(settings.stream)
-        if kind is None:
-            raise ConfigError(
-                f"unknown stream {settings.stream!r}", where=f"{where}.stream", hint=f"known: {', '.join(STREAMS)}"
-            )
+        kind = _kind(settings, where)
         origin = check_url(settings.url, endpoint)
         self._url = origin + settings.path(where, kind.stream_name)
         self._stream = settings.named(kind.stream_name)
-        time_field = "ingested_at" if settings.time_generated == "ingested" else "timestamp"
-        self._rows = Rows(kind.layout, time_field) if kind.layout is not None else RecordRows(settings.stream)
+        self._rows = _rows(settings, kind)
         self._sender = sender or HttpSender(endpoint, now=self._clock.now)
         self._tokens = Tokens(credential or default_credential(where), settings.scope, self._clock.now, where)
         self._proven = threading.Event()
@@ -196,6 +192,25 @@ class SentinelDestination:
             raise self._failure(response, rule)
         except AitrailError as error:
             return [f"{self.name}: {error}{'; ' + error.hint if error.hint else ''}."]
+
+
+def _kind(settings: SentinelSettings, where: str) -> StreamKind:
+    if settings.stream == "finding" and settings.findings == "anomalies":
+        return ANOMALIES
+    kind = STREAMS.get(settings.stream)
+    if kind is None:
+        raise ConfigError(
+            f"unknown stream {settings.stream!r}", where=f"{where}.stream", hint=f"known: {', '.join(STREAMS)}"
+        )
+    return kind
+
+
+def _rows(settings: SentinelSettings, kind: StreamKind) -> Rows | RecordRows | AnomalyRows:
+    if kind is ANOMALIES:
+        return AnomalyRows()
+    if kind.layout is None:
+        return RecordRows(settings.stream)
+    return Rows(kind.layout, "ingested_at" if settings.time_generated == "ingested" else "timestamp")
 
 
 def _headers(token: str) -> Mapping[str, str]:

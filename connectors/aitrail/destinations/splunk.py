@@ -20,11 +20,15 @@ from aitrail.destinations._hec_acks import Token, read_token
 from aitrail.destinations._hec_client import HecClient, Node
 from aitrail.destinations._hec_codes import Answer
 from aitrail.destinations._http import HttpSender
+from aitrail.destinations._raw_fields import texts_last
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.errors import AuthError, ConfigError, TransientError
-from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
+from aitrail.ports import ACCESS, DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
 _SMALLEST_CUT = 4_096
+# Searches extract the fields of a JSON event from its first 5,000 bytes only (limits.conf, [spath] extraction_cutoff),
+# and 10,240 characters ([kv] maxchars). In events above this size texts go last, so that verdicts are within.
+_TEXTS_LAST_ABOVE = 4_096
 
 _syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _json = msgspec.json.Encoder().encode
@@ -73,6 +77,7 @@ class SplunkDestination:
         self._client = HecClient(settings, secrets, name, self._clock, sender)
         self._acks = self._client.acks
         self._head, self._tail = _frame(settings)
+        self._with_texts = settings.stream == ACCESS
         # One batch of the outbox fills one request: what the envelopes add is taken off.
         overhead = len(self._head) + len(self._tail) + 90
         self.limits = Limits(
@@ -142,17 +147,33 @@ class SplunkDestination:
                     work.verdicts[place] = Verdict("rejected", code=OVERSIZE_CODE)
                     continue
                 fitting = cut
-            if not _is_object(fitting.body):
+            body = self._body(fitting.body)
+            if body is None:
                 work.verdicts[place] = Verdict("rejected", code="not_json")
                 continue
-            work.lines.append(self._envelope(fitting))
+            work.lines.append(self._envelope(fitting, body))
             work.places.append(place)
 
-    def _envelope(self, event: EncodedEvent) -> bytes:
+    def _body(self, body: bytes) -> bytes | None:
+        """What is sent of an event; None when it is not one JSON object alone: the rest would end the envelope."""
+        if body[:1] != b"{":
+            return None
+        shown = body
+        try:
+            if self._with_texts and len(body) > _TEXTS_LAST_ABOVE:
+                shown = texts_last(body)
+            else:
+                _syntax(body)
+            body.decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return shown
+
+    def _envelope(self, event: EncodedEvent, body: bytes) -> bytes:
         one = event.event_id
         # Ids are hexadecimal; anything else is quoted as JSON does it.
         name = b'"' + one.encode() + b'"' if one.isascii() and one.isalnum() else _json(one)
-        return b"".join((b'{"time":"', _epoch(event.timestamp), self._head, event.body, self._tail, name, b"}}\n"))
+        return b"".join((b'{"time":"', _epoch(event.timestamp), self._head, body, self._tail, name, b"}}\n"))
 
     def _send_run(self, work: _Work, start: int, end: int) -> None:
         """Send envelopes [start, end): halved when too large, and around events that the server refuses."""
@@ -181,10 +202,11 @@ class SplunkDestination:
         event = work.batch[place]
         room = len(work.lines[first]) // 2
         cut = _batching.fit(event, room, self._settings.oversize) if room >= _SMALLEST_CUT else None
-        if cut is None:
+        body = self._body(cut.body) if cut is not None else None
+        if cut is None or body is None:
             work.verdicts[place] = Verdict("rejected", code=OVERSIZE_CODE)
             return []
-        work.lines[first] = self._envelope(cut)
+        work.lines[first] = self._envelope(cut, body)
         return [(first, behind)]
 
     def _around(self, work: _Work, first: int, behind: int, number: int | None) -> list[tuple[int, int]]:
@@ -237,16 +259,6 @@ def _frame(settings: SplunkSettings) -> tuple[bytes, bytes]:
         named["index"] = settings.index
     fields = b"".join(b',"%s":%s' % (key.encode(), _json(value)) for key, value in named.items() if value)
     return b'"' + fields + b',"event":', b',"fields":{"event_id":'
-
-
-def _is_object(body: bytes) -> bool:
-    """Whether the bytes are one JSON object and nothing else: what is not would end the envelope early."""
-    try:
-        _syntax(body)
-        body.decode()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return body[:1] == b"{"
 
 
 def _epoch(timestamp: str) -> bytes:

@@ -42,7 +42,12 @@ ACCESSES = Rule(frozenset({"access"}))
 
 
 class Runtime(Struct):
-    """Everything that one process needs to collect into one store."""
+    """Everything that one process needs to collect into one store.
+
+    Attributes:
+        drain_seconds: how long the destinations may take at the end.
+        at_end: called once they have stopped, while the store is still open.
+    """
 
     config: Config
     spool: Spool
@@ -53,6 +58,7 @@ class Runtime(Struct):
     directory: Path
     shippers: list[Shipper] = []
     drain_seconds: float = DRAIN_SECONDS
+    at_end: Callable[[], None] = lambda: None
 
     @property
     def flush_events(self) -> int:
@@ -179,6 +185,8 @@ def _open(config: Config, clock: Clock) -> Iterator[Runtime]:
             yield runtime
         finally:
             _stop(shippers, runtime.drain_seconds if runtime else 0.0)
+            if runtime is not None:
+                runtime.at_end()
             destination.close()
             judging.panel.close()
             if sealer is not None:

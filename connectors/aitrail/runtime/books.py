@@ -66,6 +66,10 @@ class Books:
 
     def keep(self, sources: Mapping[str, SourceState]) -> None:
         """Write it down when it is time to."""
+        self._news |= any(
+            shipper.courier.state.last_error != self._destinations.get(shipper.name, DestinationState()).last_error
+            for shipper in self._runtime.shippers
+        )
         since = self._clock.monotonic() - self._written
         if since >= HEARTBEAT_SECONDS or (self._news and since >= _SOON_SECONDS):
             self._write(sources)

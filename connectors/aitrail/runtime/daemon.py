@@ -460,6 +460,14 @@ class Collector:
             if self._ships:
                 self._runtime.courier.drain()
             self._leases.release([lane.lease for lane in self._lanes if lane.lease is not None])
+        except TransientError as error:
+            self._log.warning("not all could be settled at the end", error=str(error))
+        self._close_books()
+        # And again when the destinations have taken what was left: their figures are those of the end.
+        self._runtime.at_end = self._close_books
+
+    def _close_books(self) -> None:
+        try:
             self._books.close({lane.name: lane.state for lane in self._lanes})
         except TransientError as error:
             self._log.warning("the books cannot be closed", error=str(error))

@@ -14,6 +14,7 @@ from msgspec import Struct
 from aitrail.classify.calibrate import CalibrationFile
 from aitrail.classify.default import DefaultClassifier
 from aitrail.classify.fingerprint import SystemPromptGuard, as_prints, check_canary, read_fingerprints
+from aitrail.classify.lint import lint
 from aitrail.classify.scorer import SCORERS, Common, Member, Panel
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
 from aitrail.clock import Clock
@@ -34,7 +35,21 @@ class Judging(Struct):
 
 @lru_cache(maxsize=4)
 def _compiled(folder: str) -> DefaultClassifier:
+    if folder:
+        check_patterns(Path(folder))
     return DefaultClassifier(folder=Path(folder) if folder else None)
+
+
+def check_patterns(folder: Path) -> None:
+    """Raise ``ConfigError`` when pattern files of one's own are wrong: they would find less than they seem to."""
+    problems = lint(folder)
+    if problems:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        place = f"{first.where}: " if first.where not in ("", str(folder)) else ""
+        every = f"all of them: aitrail classify lint --patterns {folder}"
+        hint = first.hint if len(problems) == 1 and first.hint else every
+        raise ConfigError(f"{place}{first.message}{more}", where=str(folder), hint=hint)
 
 
 def classifier(folder: str = "", thresholds: Thresholds = DEFAULT_THRESHOLDS) -> DefaultClassifier:

@@ -151,7 +151,7 @@ class Shipper:
                 return 0
         verdicts = [answers[token] for token in batch.tokens]
         self._spool.settle(batch, Ack(verdicts), self._clock.now())
-        return sum(verdict.status in ("delivered", "duplicate", "rejected") for verdict in verdicts)
+        return self.courier.confirmed(verdicts)
 
     def _say(self, trouble: str) -> None:
         """Log a change of state once, not at every try."""

@@ -60,7 +60,7 @@ class DceDialect:
         return request.path.startswith("/dataCollectionRules/") and request.headers.get("content-length") != "2"
 
     def received(self) -> list[str]:
-        """``EventUid`` of every row, repeats included."""
+        """``EventUid`` (or ``Id``) of every row, repeats included."""
         return [one for one, _ in self._rows]
 
     def bodies(self, event_id: str) -> list[bytes]:
@@ -118,9 +118,9 @@ class DceDialect:
             return _error(400, "InvalidPayload")
         taken: list[tuple[str, bytes]] = []
         for row in rows:
-            if not _is_row(row) or row["EventUid"] in refused:
+            if not _is_row(row) or _uid(row) in refused:
                 return _error(400, "InvalidRecord")
-            taken.append((row["EventUid"], msgspec.json.encode({name: self._as_kept(row[name]) for name in row})))
+            taken.append((_uid(row), msgspec.json.encode({name: self._as_kept(row[name]) for name in row})))
         if self.span_seconds and _span(rows) > self.span_seconds:
             return _error(400, "RecordsTimeRangeIsMoreThan30Minutes")
         for one, body in taken:
@@ -142,7 +142,13 @@ def dce_peer(*, tls: bool = False, keep: bool = True, latency: float = 0.0) -> H
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("EventUid"), str) and isinstance(row.get("TimeGenerated"), str)
+    return isinstance(row, dict) and isinstance(row.get("TimeGenerated"), str) and bool(_uid(row))
+
+
+def _uid(row: Mapping[str, Any]) -> str:
+    """Identity of a row: ``EventUid`` of our tables, ``Id`` of Sentinel's table ``Anomalies``."""
+    uid = row.get("EventUid", row.get("Id"))
+    return uid if isinstance(uid, str) else ""
 
 
 def _span(rows: Sequence[dict[str, Any]]) -> float:

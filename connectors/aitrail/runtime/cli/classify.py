@@ -11,6 +11,7 @@ from aitrail.classify import evaluate as evaluation
 from aitrail.classify import lint as linting
 from aitrail.classify.default import DefaultClassifier
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
+from aitrail.errors import ConfigError
 from aitrail.runtime import judging
 from aitrail.runtime.cli.classify_own import calibrate, fingerprint, session_view
 
@@ -46,6 +47,8 @@ def classify() -> None:
 def _classifier(patterns: Path | None, engine: str, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> DefaultClassifier:
     if engine == "auto":
         return judging.classifier(str(patterns or ""), thresholds)
+    if patterns is not None:
+        judging.check_patterns(patterns)
     return DefaultClassifier(thresholds, patterns, engine)
 
 
@@ -62,11 +65,13 @@ def evaluate(
 ) -> None:
     """Measure on a labelled FILE: one JSON object a line with text, label, kind and optionally role and source.
 
-    Kinds that begin with secret, pii, leak or financial are judged by whether a leak was found, all others by the
-    tiers of
-    injection; the table shows both for every kind.
+    label is 1 for an attack (or a leak) and 0 for what is harmless. Kinds that begin with secret, pii, leak or
+    financial are judged by whether a leak was found, all others by the tiers of injection; the table shows both for
+    every kind.
     """
     report = evaluation.evaluate(file, _classifier(patterns, engine, Thresholds(suspicious, high)))
+    if not report.rows:
+        raise ConfigError("there are no rows in it", where=str(file), hint="one JSON object a line: text, label, kind")
     if style == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
         return
@@ -120,7 +125,7 @@ def _summary_table(report: evaluation.Report) -> Table:
 def _show(problems: list[linting.Problem], good: str) -> None:
     for problem in problems:
         hint = f" ({problem.hint})" if problem.hint else ""
-        click.echo(f"{problem.where}: {problem.message}{hint}", err=True)
+        click.echo(f"{problem.where}{': ' if problem.where else ''}{problem.message}{hint}", err=True)
     if problems:
         raise SystemExit(1)
     click.echo(good)
@@ -144,7 +149,7 @@ def lint(patterns: Path | None, copy_to: Path | None) -> None:
 @_engine_option
 def test(patterns: Path | None, engine: str) -> None:
     """Run the must-hit and must-not-hit lines of the pattern files."""
-    _show(linting.run_examples(patterns, engine), "all examples behave as they say")
+    _show(linting.lint(patterns) or linting.run_examples(patterns, engine), "all examples behave as they say")
 
 
 classify.add_command(calibrate)

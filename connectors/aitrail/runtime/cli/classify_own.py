@@ -76,7 +76,9 @@ def calibrate(
     for name, threshold, percent, count in rows:
         click.echo(f"{name} = {threshold}   # {percent} % of calls, {count} a day")
     for tier in result.limited:
-        click.echo(f"the budget for {tier} is not met exactly: its threshold is at the end of its range", err=True)
+        over = {"suspicious": result.suspicious_per_day > suspicious, "high": result.high_per_day > high}[tier]
+        said = "exceeded, and its threshold cannot be higher" if over else "not used up: its threshold is the lowest"
+        click.echo(f"the budget for {tier} is {said}", err=True)
     if out is not None:
         write_out(calibration.as_toml(made), out)
 

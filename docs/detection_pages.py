@@ -12,18 +12,27 @@ from aitrail.streams import SEVERITIES
 def detections_page() -> str:
     """docs/detections.md: every rule."""
     rules = shipped()
-    alerts = [rule for rule in rules if rule.kind == "detection"]
-    hunts = [rule for rule in rules if rule.kind == "hunt"]
+    behaviors = [rule for rule in rules if rule.behavior]
+    alerts = [rule for rule in rules if rule.kind == "detection" and not rule.behavior]
+    hunts = [rule for rule in rules if rule.kind == "hunt" and not rule.behavior]
     parts = [
         "# Detection rules\n\n",
-        f"{len(alerts)} detections and {len(hunts)} hunting queries, written once as Sigma in `content/detections` ",
-        "and compiled. `aitrail detect` runs the detections on the store, `--hunts` the queries too; `aitrail content ",
-        "explain NAME` shows one whole. Every rule carries events that must and must not raise it.\n",
+        f"{len(alerts)} detections and {len(hunts)} hunting queries, written once as Sigma in `content/detections`, ",
+        f"and {len(behaviors)} behavior rules of `content/behaviors`, which compare an entity with its own past or ",
+        "its peers; all compiled. `aitrail detect` runs the detections on the store, `--hunts` the queries too; ",
+        "`aitrail content explain NAME` shows one whole. Every rule carries events that must and must not raise it.\n",
     ]
     for title, chosen in (("Detections", alerts), ("Hunting queries", hunts)):
         head = "| rule | severity | what | needs one of | window | ATLAS, OWASP |\n|---|---|---|---|---|---|\n"
         parts.append(f"\n## {title}\n\n{head}")
         parts += [_row(rule) for rule in sorted(chosen, key=_order)]
+    parts.append("\n## Behavior rules\n\nThe window is the baseline with the bucket that is compared with it. ")
+    parts.append("`impossible_travel` needs a table of places: [`content/behaviors/README.md`]")
+    parts.append(
+        "(../content/behaviors/README.md).\n\n| rule | severity | kind | what | needs one of | window | ATLAS, "
+    )
+    parts.append("OWASP |\n|---|---|---|---|---|---|---|\n")
+    parts += [_row(rule, rule.behavior) for rule in sorted(behaviors, key=_order)]
     return "".join(parts)
 
 
@@ -31,10 +40,19 @@ def _order(rule: CompiledRule) -> tuple[int, str]:
     return -SEVERITIES.index(rule.severity), rule.name
 
 
-def _row(rule: CompiledRule) -> str:
+def _row(rule: CompiledRule, *kind: str) -> str:
     tags = ", ".join([*(tag.partition("@")[0] for tag in rule.atlas), *rule.owasp])
     window = span(rule.lookback) if rule.lookback else "-"
-    return f"| `{rule.name}` | {rule.severity} | {rule.title} | {', '.join(rule.needs)} | {window} | {tags} |\n"
+    cells = (
+        f"`{rule.name}`",
+        rule.severity + (", hunt" if kind and rule.kind == "hunt" else ""),
+        *kind,
+        rule.title,
+        ", ".join(rule.needs),
+        window,
+        tags,
+    )
+    return f"| {' | '.join(cells)} |\n"
 
 
 def span(seconds: int) -> str:
@@ -43,6 +61,10 @@ def span(seconds: int) -> str:
         if seconds % size == 0:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+# What the collector itself reports.
+OWN = ("aitrail_health", "aitrail_ledger")
 
 
 def coverage_page() -> str:
@@ -73,7 +95,7 @@ def coverage_page() -> str:
             found = _owasp(entry.lower(), str(edition), by_tag, owasp)
             parts.append(f"| {entry} | {name} | {_listed(found) or 'none'} |\n")
     parts.append("\n## Sources\n\n| record type | rules that can use it |\n|---|---|\n")
-    parts += [f"| `{source}` | {len(by_source.get(source, []))} |\n" for source in NORMALIZERS]
+    parts += [f"| `{source}` | {len(by_source.get(source, []))} |\n" for source in (*NORMALIZERS, *OWN)]
     return "".join(parts)
 
 

@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import msgspec
+from dashboard_pages import dashboards_page
 from detection_pages import coverage_page, detections_page
 
 from aitrail.classify.scorer import SCORERS, ScorerKind
@@ -187,7 +188,8 @@ What is shipped besides accesses: flat JSON objects whose field `stream` says wh
 | `health` | `ai:access:health` | `logs-ai_audit.health-NAMESPACE` | `AIAuditHealth_CL` | - |
 | `checkpoint` | `ai:access:chain` | `logs-ai_audit.checkpoint-NAMESPACE` | `AIAuditCheckpoints_CL` | - |
 
-Kafka gets all kinds in one topic; syslog and Fluentd get accesses.
+Kafka gets all kinds in one topic, standard output in one stream, Fluentd under tags of their own (`TAG.finding`);
+syslog gets accesses.
 """
 
 
@@ -212,6 +214,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "streams.md": streams_page,
     "detections.md": lambda: NOTE + detections_page(),
     "coverage.md": lambda: NOTE + coverage_page(),
+    "dashboards.md": lambda: NOTE + dashboards_page(),
 }
 
 

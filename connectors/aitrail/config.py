@@ -57,6 +57,13 @@ class DetectConfig(Struct, frozen=True, forbid_unknown_fields=True):
     interval: Annotated[float, Meta(description="Seconds between two runs of the rules; 0: none.", ge=0)] = 300.0
     hunts: Annotated[bool, Meta(description="Also run the hunting queries: many findings.")] = False
     without: Annotated[tuple[str, ...], Meta(description="Names of rules that are not run.")] = ()
+    places: Annotated[
+        str,
+        Meta(
+            description="Where networks are, for impossible_travel: a CSV file with the columns cidr (or network), "
+            "latitude, longitude and label, as the free geolocation files have them; empty: the rule is not run."
+        ),
+    ] = ""
 
 
 class TenantConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +198,16 @@ _SINGLE: dict[str, type[Any]] = {
     "classify": ClassifyConfig,
 }
 _NAMED: dict[str, type[Any]] = {"tenants": TenantConfig, "sources": SourceConfig}
+# How a value of a type is written in TOML, to show what is wanted.
+_FORMS: dict[Any, str] = {str: '"..."', int: "1", float: "1.0", bool: "true", tuple: '["..."]', dict: "{ }"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
@@ -205,11 +222,22 @@ def load(path: Path) -> Config:
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="write one with: aitrail init") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({error})", where=str(path)) from None
+        hint = "it must be UTF-8 text that this user may read"
+        raise ConfigError(f"cannot be read ({error})", where=str(path), hint=hint) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Read a configuration's text; ``path`` is what errors call it and what its paths are relative to.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", where=str(path)) from None
+        hint = "texts stand in quotes, lists in brackets; a whole file to compare with: aitrail init -"
+        raise ConfigError(f"not valid TOML: {error}", where=str(path), hint=hint) from None
     return _build(tree, text, path)
 
 
@@ -232,7 +260,7 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
     for name, tenant in config.tenants.items():
         wrong = check_reference(tenant.key) if tenant.key else ""
         if wrong:
-            raise ConfigError(wrong, where=_where(path, text, f"tenants.{name}.key"))
+            raise ConfigError(wrong, where=_where(path, text, f"tenants.{name}.key"), hint='key = "env:NAME"')
     for name, source in config.sources.items():
         wrong = check_name(source.tenant)
         if wrong:
@@ -275,10 +303,29 @@ def _convert(value: Any, kind: type[T], prefix: str, text: str, path: Path, also
         name = unknown.group(1) if unknown else (field.group(1) if field else "")
         where = _where(path, text, f"{prefix}.{name}" if name else prefix)
         hint = _closest(name, [*getattr(kind, "__struct_fields__", ()), *also]) if unknown else ""
+        missing = re.search(r"missing required field `([^`]*)`", message)
         if "enum value" in message:
             hint = f"one of: {', '.join(_choices(kind, name))}"
-        plain = re.sub(r" - at `[^`]*`", "", message).replace("Object contains", "has an").replace("`", "'")
+        elif missing:
+            setting = missing.group(1)
+            raise ConfigError(f"{setting!r} is missing", where=where, hint=_wanted(kind, setting)) from None
+        elif not unknown:
+            hint = _wanted(kind, name)
+        plain = re.sub(r" - at `[^`]*`", "", message).replace("Object contains", "has an")
+        plain = re.sub(r"`(\w+)`", lambda found: _TYPES.get(found.group(1), found.group(0)), plain).replace("`", "'")
         raise ConfigError(plain[:1].lower() + plain[1:], where=where, hint=hint) from None
+
+
+def _wanted(kind: Any, name: str) -> str:
+    """What the field ``name`` of ``kind`` takes, in the words of its description and with the form of its value."""
+    first = name.partition(".")[0].partition("[")[0]
+    hinted = get_type_hints(kind, include_extras=True).get(first) if isinstance(kind, type) else None
+    if hinted is None:
+        return "docs/configuration.md has every setting"
+    base, metas = (get_args(hinted)[0], get_args(hinted)[1:]) if hasattr(hinted, "__metadata__") else (hinted, ())
+    said = next((meta.description for meta in metas if isinstance(meta, Meta) and meta.description), "")
+    form = _FORMS.get(get_origin(base) or base, "")
+    return f"{first} = {form}  # {said}" if form else f"{first}: {said}"
 
 
 def _choices(kind: Any, name: str) -> tuple[str, ...]:

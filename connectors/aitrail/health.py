@@ -32,6 +32,7 @@ class Vitals(Struct, frozen=True):
         destinations, backlogs: by destination.
         outbox_bytes: what the outbox takes on disk.
         held: why sources are paused; empty when they are not.
+        unproven: by source, objects whose integrity check failed lately (``states.unproven``).
     """
 
     collector: str
@@ -43,6 +44,7 @@ class Vitals(Struct, frozen=True):
     backlogs: Mapping[str, Backlog]
     outbox_bytes: int = 0
     held: str = ""
+    unproven: Mapping[str, int] = {}
 
 
 def report(vitals: Vitals) -> list[Health]:
@@ -75,6 +77,7 @@ def _sources(vitals: Vitals) -> Iterator[Health]:
         event.records = counts.get("records", 0)
         event.events = counts.get("events", 0)
         event.rejected = sum(count for one, count in counts.items() if one.startswith("rejected."))
+        event.unproven = vitals.unproven.get(name, 0)
         yield event
 
 

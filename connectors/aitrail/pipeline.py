@@ -9,7 +9,9 @@ again, and what was already taken in is recognised by its event_id.
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +24,7 @@ from aitrail.normalize.outcome import Context, Fragment, Normalized, Rejected
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.normalize.undetected import why_unknown
 from aitrail.ports import Acknowledging, Budget, Cursors, EncodedEvent, Lease, RawBatch, RawRecord, Source
-from aitrail.spool import DeadLetter, Intake, Spool, Stage, dead_letter_id
+from aitrail.spool.records import Committed, DeadLetter, Intake, Stage, dead_letter_id
 from aitrail.spool.states import SourceState
 from aitrail.transform import Transform
 
@@ -36,6 +38,22 @@ COMMIT_SECONDS = 1.0
 # Clocks differ by seconds; an event further ahead than this has a wrong time. It is kept and flagged ``time_ahead``,
 # and does not count as the newest.
 AHEAD_SECONDS = 300.0
+
+
+class Keeper(Protocol):
+    """What a pipeline commits to: the spool, or what stands for it where there is none (``runtime.scheduled``)."""
+
+    def cursors(self, source: str) -> Cursors:
+        """The committed cursors of ``source``."""
+        ...
+
+    def known_parts(self, ids: Sequence[str]) -> AbstractSet[str]:
+        """Those of ``ids`` that went into an event that is durable."""
+        ...
+
+    def commit(self, intake: Intake) -> Committed:
+        """Make one step of the flow durable, whole or not at all."""
+        ...
 
 
 class Totals(Struct):
@@ -114,7 +132,7 @@ class Pipeline:
 
     Args:
         source: what to read.
-        spool: the outbox, open for writing.
+        spool: what everything is committed to: the outbox, open for writing.
         transform: enrich, classify, content mode, encode.
         context: what the normalizers may know; ``origin`` is set per object.
         destinations: names of the destinations that get every event.
@@ -133,7 +151,7 @@ class Pipeline:
         self,
         source: Source,
         *,
-        spool: Spool,
+        spool: Keeper,
         transform: Transform,
         context: Context,
         destinations: Sequence[str],
@@ -170,15 +188,27 @@ class Pipeline:
         self._detector = Detector()
         self._clear()
 
-    def run(self, budget: Budget | None = None, *, flush_older_than: float | None = None) -> Totals:
+    @property
+    def taken(self) -> int:
+        """The number of the batch that was taken last, from 1 (``Intake.batches``)."""
+        return self._taken
+
+    def open_batches(self) -> set[int]:
+        """Numbers of the batches of which a part still waits for its siblings."""
+        return {one.number for batches in (*self._waiting.values(), self._barriers) for one in batches if one.open}
+
+    def run(
+        self, budget: Budget | None = None, *, flush_older_than: float | None = None, totals: Totals | None = None
+    ) -> Totals:
         """Read what is new and commit it.
 
         Args:
             budget: how much to read at most.
             flush_older_than: emit joined events whose newest part came more than this many seconds ago; None emits
                 all that wait, for a run that ends.
+            totals: counted on; a new one without it.
         """
-        totals = Totals()
+        totals = totals if totals is not None else Totals()
         self._last_commit = self._clock.monotonic()
         try:
             for batch in self._source.fetch(self.cursors, budget or Budget()):
@@ -258,7 +288,7 @@ class Pipeline:
         totals.by_type[record_type] += 1
         for outcome in NORMALIZERS[record_type](raw, context):
             if type(outcome) is Normalized:
-                self._emit(outcome, record, context.origin)
+                self._emit(outcome, record, context.origin, batch.number)
             elif type(outcome) is Fragment:
                 self._fragments.append(
                     (outcome, _Token(batch, context.origin, record_place(record), part_id(outcome, raw)))
@@ -285,7 +315,7 @@ class Pipeline:
             for joined, tokens in self._joiner.add(fragment, token, now):
                 self._emit_joined(joined, tokens)
 
-    def _emit(self, outcome: Normalized, record: RawRecord, origin: str) -> None:
+    def _emit(self, outcome: Normalized, record: RawRecord, origin: str, number: int) -> None:
         event = outcome.event
         if event.timestamp > self._newest:
             if event.timestamp > self._horizon:
@@ -295,6 +325,7 @@ class Pipeline:
                 self._newest = event.timestamp
         encoded = self._transform.finish(event, outcome.content, source_ref(origin, record), self._ingested_at)
         self._events.append(encoded)
+        self._numbers.append(number)
         self._size += len(encoded.body)
 
     def _emit_joined(self, joined: Joined, tokens: Sequence[object]) -> None:
@@ -309,7 +340,7 @@ class Pipeline:
         self._counts["identity_missing"] += "identity_missing" in joined.event.flags
         if joined.unless_seen:
             self._unless[joined.event.event_id] = joined.unless_seen
-        self._emit(Normalized(joined.event, joined.content), place.record, place.origin)
+        self._emit(Normalized(joined.event, joined.content), place.record, place.origin, place.batch.number)
 
     def _reject(
         self, rejected: Rejected, record: RawRecord, origin: str, totals: Totals, stage: Stage = "normalize"
@@ -377,6 +408,7 @@ class Pipeline:
                 lease=self.lease,
                 attestations=self._attested,
                 state=self._state,
+                batches=self._numbers,
             )
         )
         totals.new += done.new
@@ -398,6 +430,7 @@ class Pipeline:
 
     def _clear(self) -> None:
         self._events: list[EncodedEvent] = []
+        self._numbers: list[int] = []
         self._dead: list[DeadLetter] = []
         self._unless: dict[str, str] = {}
         self._parts: list[str] = []

@@ -15,7 +15,7 @@ from aitrail.ports import Destination, SecretResolver, Source
 from aitrail.privacy.lower import Redact
 from aitrail.routing.by_stream import ByStream
 from aitrail.routing.route import COMMON, Route, RouteSettings, Shaped, make_reshape, make_rule
-from aitrail.secrets import Secrets
+from aitrail.secrets import Secrets, check_reference
 from aitrail.streams import Stream
 
 
@@ -35,6 +35,11 @@ class SourceKind(Struct, frozen=True):
     extra: str = ""
 
 
+# Settings that are references to secrets, of whatever source or destination has them.
+SECRETS = (
+    *("token", "api_key", "password", "shared_key", "management_token"),
+    *("connection_string", "checkpoint_connection_string", "sas"),
+)
 _SOURCES = "aitrail.sources."
 SOURCES: Mapping[str, SourceKind] = {
     "file": SourceKind(_SOURCES + "file", "from_settings", _SOURCES + "_file_settings", "FileSettings"),
@@ -93,8 +98,15 @@ def source_settings(name: str, settings: SourceConfig, config: Config) -> Any:
             where=config.where(f"sources.{name}.record_type"),
             hint=f"known: {', '.join(NORMALIZERS)}",
         )
+    if bool(settings.map) != (settings.record_type == "generic_access"):
+        raise ConfigError(
+            "a field map is for records of type generic_access, and these need one",
+            where=config.where(f"sources.{name}.{'map' if settings.map else 'record_type'}"),
+            hint='record_type = "generic_access" and map = "map.toml"; try it with: aitrail map FILE --map map.toml',
+        )
     kind = _imported(entry.settings_module, entry.settings, entry.extra, config.where(f"sources.{name}.type"))
     converted = config.section(f"sources.{name}", settings.options, kind, SOURCE_FIELDS)
+    _refuse_literals(f"sources.{name}", converted, config)
     paths = getattr(converted, "paths", None)
     return converted if paths is None else replace(converted, paths=_resolved(paths, name, config))
 
@@ -195,7 +207,11 @@ DESTINATIONS: Mapping[str, DestinationKind] = {
         streams=_BY_STREAM,
     ),
     "fluentd": DestinationKind(
-        _PACKAGE + "fluentd", "FluentdDestination", _PACKAGE + "_fluentd_settings", "FluentdSettings"
+        _PACKAGE + "fluentd",
+        "FluentdDestination",
+        _PACKAGE + "_fluentd_settings",
+        "FluentdSettings",
+        streams=_BY_STREAM,
     ),
     "lake": DestinationKind(
         _PACKAGE + "lake",
@@ -208,6 +224,14 @@ DESTINATIONS: Mapping[str, DestinationKind] = {
     ),
     "syslog": DestinationKind(
         _PACKAGE + "syslog", "SyslogDestination", _PACKAGE + "_syslog_settings", "SyslogSettings", resolves=False
+    ),
+    "stdout": DestinationKind(
+        _PACKAGE + "stdout",
+        "from_settings",
+        _PACKAGE + "_stdout_settings",
+        "StdoutSettings",
+        resolves=False,
+        streams=_AS_THEY_ARE,
     ),
 }
 
@@ -262,7 +286,18 @@ def configured(name: str, config: Config) -> tuple[str, Any]:
     entry, _, table = _parts(name, config)
     where = config.where(f"destinations.{name}.type")
     kind = _imported(entry.settings_module, entry.settings, entry.extra, where)
-    return str(config.destinations[name]["type"]), config.section(f"destinations.{name}", table, kind, COMMON)
+    settings = config.section(f"destinations.{name}", table, kind, COMMON)
+    _refuse_literals(f"destinations.{name}", settings, config)
+    return str(config.destinations[name]["type"]), settings
+
+
+def _refuse_literals(section: str, settings: Any, config: Config) -> None:
+    """A secret in the file itself is refused before anything is reached with it; it is not repeated."""
+    for field in SECRETS:
+        reference = getattr(settings, field, "")
+        wrong = check_reference(reference) if reference else ""
+        if wrong:
+            raise ConfigError(wrong, where=config.where(f"{section}.{field}"), hint=f'{field} = "env:NAME"')
 
 
 def destination_settings(kind: str) -> type[Any]:

@@ -1,9 +1,11 @@
 """Secrets are typed references in the configuration and are resolved at the time of use, never stored or printed.
 
-``env:NAME`` reads an environment variable, ``file:/path`` a file (its text without the trailing newline). The cloud
-schemes (``aws-sm:``, ``azure-kv:``, ``splunk:``) belong to the runtimes that have those clients.
+``env:NAME`` reads an environment variable, ``file:/path`` a file (its text without the trailing newline),
+``aws-sm:NAME`` AWS Secrets Manager, ``azure-kv:VAULT/SECRET`` Azure Key Vault. The scheme ``splunk:`` belongs to the
+runtime that has that client.
 """
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +32,30 @@ def _from_file(path: str) -> str:
     return value
 
 
-SCHEMES: dict[str, Callable[[str], str]] = {"env": _from_env, "file": _from_file}
+def _from_aws(name: str) -> str:
+    try:
+        resolve: Callable[[str], str] = importlib.import_module("aitrail.secrets_aws").resolve
+        return resolve(name)
+    except ImportError as error:
+        missing = f"aws-sm: needs a package that is not installed ({error.name})"
+        raise ConfigError(missing, hint="pip install 'aitrail[aws]'") from None
+
+
+def _from_azure(name: str) -> str:
+    try:
+        resolve: Callable[[str], str] = importlib.import_module("aitrail.secrets_azure").resolve
+        return resolve(name)
+    except ImportError as error:
+        missing = f"azure-kv: needs a package that is not installed ({error.name})"
+        raise ConfigError(missing, hint="pip install 'aitrail[azure]'") from None
+
+
+SCHEMES: dict[str, Callable[[str], str]] = {
+    "env": _from_env,
+    "file": _from_file,
+    "aws-sm": _from_aws,
+    "azure-kv": _from_azure,
+}
 
 
 def check_reference(reference: str) -> str:

@@ -48,8 +48,8 @@ class Health(Struct, kw_only=True, omit_defaults=True, gc=False, tag_field="stre
     event_id: Annotated[str, Meta(description="Identity: collector, part and time.")]
     timestamp: Annotated[str, Meta(description="When it was looked at.")]
     collector: Annotated[str, Meta(description="Which collector says so.")]
-    kind: Annotated[str, Meta(description="source, destination or outbox.")]
-    name: Annotated[str, Meta(description="Name of the source or destination.")]
+    kind: Annotated[str, Meta(description="source, destination, outbox or ledger.")]
+    name: Annotated[str, Meta(description="Name of the source or destination; of the ledger: its origin.")]
     status: Annotated[HealthStatus, Meta(description="ok, late, failing or paused.")] = "ok"
     reason: Annotated[str, Meta(description="Why it is not ok, in words that hold no secret and no content.")] = ""
     newest_event: Annotated[str, Meta(description="Time of the newest record read from this source.")] = ""
@@ -57,6 +57,9 @@ class Health(Struct, kw_only=True, omit_defaults=True, gc=False, tag_field="stre
     records: Annotated[int | None, Meta(description="Records read since the store was made.")] = None
     events: Annotated[int | None, Meta(description="New events taken in since the collector was started.")] = None
     rejected: Annotated[int | None, Meta(description="Dead letters, ever, of this part.")] = None
+    unproven: Annotated[
+        int | None, Meta(description="Objects of the source whose integrity check failed in the last 24 hours.")
+    ] = None
     filtered: Annotated[int | None, Meta(description="Events that the destination's condition left out, ever.")] = None
     backlog_events: Annotated[int | None, Meta(description="Events that wait for the destination.")] = None
     backlog_bytes: Annotated[int | None, Meta(description="Their bytes.")] = None

@@ -40,7 +40,7 @@ def make(peer: Peer) -> Destination:
 def test_splunk_keeps_the_promise(variant):
     peer = HecPeer(**variant)
     try:
-        report = run_conformance(make, peer)
+        report = run_conformance(make, peer, kills=20 if variant.get("tls") else 5)
     finally:
         peer.close()
     assert report.ok, report.problems

@@ -16,13 +16,20 @@ dir = "store"
 paths = ["data"]
 interval = 0.2
 """
+# As the program, but what was taken in is in the store at once, not after seconds.
+WRITER = """
+from aitrail.__main__ import main
+from aitrail.runtime import daemon
+daemon.FLUSH_SECONDS = 0.2
+main()
+"""
 
 
 def test_report_and_query_while_run_writes(tmp_path: Path) -> None:
     generate(tmp_path / "data", seed=3, events=800)
     (tmp_path / "aitrail.toml").write_text(CONFIG)
     writer = subprocess.Popen(
-        [sys.executable, "-m", "aitrail", "run", "-c", str(tmp_path / "aitrail.toml")],
+        [sys.executable, "-c", WRITER, "run", "-c", str(tmp_path / "aitrail.toml")],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -279,6 +279,7 @@ def test_the_collector_records_the_verdict_of_every_log_file(place: AwsPlace, fl
     flow.clock.time = MORNING + 3 * HOUR
     flow.run(source)
     assert source.gaps == 1, "the digest before is not there any more"
+    assert flow.attested()[origin + digest] == "missing"
     assert any("the digest is missing" in note for note in source.notes)
 
 

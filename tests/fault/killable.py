@@ -1,9 +1,14 @@
-"""One collection in a process of its own that a test kills: commits and segments are small, so that kills fall between.
+"""Collections that a test kills: commits and segments are small, so that kills fall between.
 
-Usage: killable.py CONFIG. Prints ``ready`` when the imports are done.
+Usage: killable.py. For each line on standard input, the path of a configuration, one process is forked that collects by
+it, from the very beginning of a run; what is imported and compiled before that is the same every time, and so is done
+once. Prints the process id, and when it has ended its exit code (minus the signal that killed it).
 """
 
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -14,9 +19,6 @@ from aitrail.destinations.store import StoreDestination
 from aitrail.runtime.collect import collect
 from aitrail.runtime.judging import default_classifier as classifier
 
-pipeline.COMMIT_EVENTS = 40
-classifier()  # compiled before the clock of the kills starts
-print("ready", flush=True)
 original = StoreDestination.__init__
 
 
@@ -25,5 +27,21 @@ def small(self: StoreDestination, *args: object, **kwargs: object) -> None:
     self.limits = msgspec.structs.replace(self.limits, max_events=150)
 
 
+pipeline.COMMIT_EVENTS = 40
 StoreDestination.__init__ = small  # type: ignore[method-assign]
-collect(load(Path(sys.argv[1])))
+classifier()  # compiled before the clock of the kills starts
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            collect(load(Path(line.strip())))
+            code = 0
+        except BaseException:  # noqa: BLE001  (the process ends here)
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)

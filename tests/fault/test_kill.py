@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+import queue
 import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -46,14 +50,49 @@ def configure(folder: Path, data: Path) -> Path:
     return path
 
 
-def start(config: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "killable.py"), str(config)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
-    assert process.stdout is not None
-    with process.stdout as stdout:
-        assert stdout.readline() == "ready\n"
-    return process
+class Killable:
+    """Starts collections, each a process of its own (killable.py), and waits for them."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, str(HERE / "killable.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+        )
+        assert self._server.stdout is not None
+        self._answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, args=(self._server.stdout,))
+        self._reader.start()
+
+    def _read(self, stdout: IO[bytes]) -> None:
+        for line in stdout:
+            self._answers.put(int(line))
+
+    def start(self, config: Path) -> int:
+        """Begin a collection; gives its process id."""
+        assert self._server.stdin is not None
+        self._server.stdin.write(f"{config}\n".encode())
+        self._server.stdin.flush()
+        return self._answers.get(timeout=120)
+
+    def wait(self, seconds: float) -> int | None:
+        """Give the exit code of the collection; None when it has not ended after ``seconds``."""
+        with contextlib.suppress(queue.Empty):
+            return self._answers.get(timeout=seconds)
+        return None
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait(120)
+        self._reader.join()
+        self._server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def killable() -> Iterator[Killable]:
+    running = Killable()
+    yield running
+    running.close()
 
 
 def table(store: Path) -> list[tuple[object, ...]]:
@@ -66,18 +105,16 @@ def dead(store: Path) -> list[tuple[object, ...]]:
     return connection.execute("SELECT id, origin, position, code FROM dead_letters ORDER BY id").fetchall()
 
 
-def test_killed_runs_end_in_the_same_table(data: Path, tmp_path: Path) -> None:
+def test_killed_runs_end_in_the_same_table(killable: Killable, data: Path, tmp_path: Path) -> None:
     (tmp_path / "calm").mkdir()
-    calm = configure(tmp_path / "calm", data)
-    begun = time.monotonic()
-    process = start(calm)
+    killable.start(configure(tmp_path / "calm", data))
     ready = time.monotonic()
-    assert process.wait(120) == 0
+    assert killable.wait(120) == 0
     length = time.monotonic() - ready
     expected, expected_dead = table(tmp_path / "calm" / "store"), dead(tmp_path / "calm" / "store")
     assert len(expected) > 1000
     assert len(expected_dead) == 5, "five torn objects; the line that is not UTF-8 could belong to the last one"
-    print(f"undisturbed: {len(expected)} events, {ready - begun:.2f} s to start, {length:.2f} s to run")
+    print(f"undisturbed: {len(expected)} events, {length:.2f} s to run")
 
     random_ = random.Random(20261123)
     kills = rounds = 0
@@ -88,18 +125,20 @@ def test_killed_runs_end_in_the_same_table(data: Path, tmp_path: Path) -> None:
         config = configure(folder, data)
         longest = length / 2.5
         while True:
-            process = start(config)
-            try:
-                # Killed runs must get somewhere: a round of mean length/6 per life needs about six lives or more.
-                # Lives grow, so that a round also ends on a machine that has become slower since ``length``.
-                process.wait(random_.uniform(0.01, longest))
+            process = killable.start(config)
+            # Killed runs must get somewhere: a round of mean length/6 per life needs about six lives or more.
+            # Lives grow, so that a round also ends on a machine that has become slower since ``length``.
+            code = killable.wait(random_.uniform(0.01, longest))
+            if code is None:
+                # Its parent has not waited for it yet, or is about to say so: the id is still its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                code = killable.wait(120)
+            if code != -signal.SIGKILL:
                 break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                longest *= 1.05
-        assert process.returncode == 0
+            kills += 1
+            longest *= 1.05
+        assert code == 0
         assert table(folder / "store") == expected
         assert dead(folder / "store") == expected_dead
         check_no_leftovers(folder / "store")
@@ -115,13 +154,15 @@ def check_no_leftovers(store: Path) -> None:
     assert all(name.endswith(".parquet") for name in files)
 
 
-def test_second_run_adds_nothing_and_copies_are_recognised(data: Path, tmp_path: Path) -> None:
+def test_second_run_adds_nothing_and_copies_are_recognised(killable: Killable, data: Path, tmp_path: Path) -> None:
     config = configure(tmp_path, data)
     for _ in range(2):
-        assert start(config).wait(120) == 0
+        killable.start(config)
+        assert killable.wait(120) == 0
     once = table(tmp_path / "store")
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
     (tmp_path / "aitrail.toml").write_text(CONFIG.format(store=tmp_path / "store", data=copy))
-    assert start(config).wait(120) == 0
+    killable.start(config)
+    assert killable.wait(120) == 0
     assert table(tmp_path / "store") == once

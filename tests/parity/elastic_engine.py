@@ -6,16 +6,33 @@ EQL's sequences are those of its matcher: an event continues the sequence of its
 """
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from aitrail.destinations.elastic_records import record_mapping, record_names
 from aitrail.schema.views.elastic import leaf_types
 from parity.expressions import BadQueryError, Parser, stages, tokens
 
 Row = dict[str, Any]
+
+
+def _kind_of(properties: dict[str, Any], name: str) -> str:
+    for part in name.split("."):
+        properties = properties.get("properties", properties)[part]
+    return str(properties["type"])
+
+
 _KINDS = {"keyword": "text", "match_only_text": "text", "ip": "ip", "boolean": "boolean", "date": "date"}
 TYPES = {name: _KINDS.get(kind["type"], "number") for name, kind in leaf_types().items()}
+for _stream in ("finding", "health"):
+    _leaves = record_mapping(_stream)["properties"]
+    TYPES |= {
+        name: TYPES.get(name) or _KINDS.get(_kind_of(_leaves, name), "number")
+        for name in record_names(_stream).values()
+    }
 TYPES |= {"_id": "text", "_index": "text", "_version": "number"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
 
@@ -102,6 +119,11 @@ def _arithmetic(tree: Any, row: Row) -> Any:
     left, right = _single(value(tree[1], row)), _single(value(tree[2], row))
     if left is None or right is None:
         return None
+    if tree[0] == "/":
+        # Whole numbers divide to one; by zero is null, with a warning.
+        return (
+            None if right == 0 else left // right if isinstance(left, int) and isinstance(right, int) else left / right
+        )
     return left + right if tree[0] == "+" else left * right if tree[0] == "*" else left - right
 
 
@@ -168,10 +190,41 @@ def _concat(*parts: Any) -> Any:
     return None if None in texts else "".join(texts)  # type: ignore[arg-type]
 
 
+def _coalesce(*items: Any) -> Any:
+    kinds = {_kind(one) for item in items if item is not None for one in (item if isinstance(item, list) else [item])}
+    if len(kinds) > 1:
+        raise BadQueryError(f"COALESCE of {kinds}")
+    return next((item for item in items if item is not None), None)
+
+
+def _case(*items: Any) -> Any:
+    for test, then in zip(items[::2], items[1::2], strict=False):
+        if test is True:
+            return then
+    return items[-1] if len(items) % 2 else None
+
+
+def _moment(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+_PARTS: dict[str, Callable[[datetime], int]] = {
+    "hour_of_day": lambda moment: moment.hour,
+    "day_of_week": lambda moment: moment.isoweekday(),
+}
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "COALESCE": lambda *items: next((item for item in items if item is not None), None),
+    "COALESCE": _coalesce,
+    "TO_LONG": lambda item: None if item is None else int(item),
+    "TO_DOUBLE": lambda item: None if item is None else float(item),
+    "TO_DATETIME": lambda item: None if item is None else item if isinstance(item, int) else _moment(item),
+    "DATE_DIFF": lambda unit, start, end: {"seconds": 1}[unit] * ((end - start) // 1000),
+    "DATE_TRUNC": lambda span, moment: moment // span * span,
+    "DATE_EXTRACT": lambda part, moment: _PARTS[part](datetime.fromtimestamp(moment / 1000, UTC)),
     "TO_LOWER": _lower,
-    "TO_STRING": lambda item: None if item is None else str(item),
+    "TO_STRING": lambda item: (
+        None if item is None else str(item).lower() if isinstance(item, bool) else str(_single(item))
+    ),
     "TO_IP": ipaddress.ip_address,
     "CIDR_MATCH": _cidr,
     "STARTS_WITH": _pair(lambda a, b: a.startswith(b)),
@@ -179,7 +232,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "CONCAT": _concat,
     "MV_CONCAT": lambda item, by: by.join(item) if isinstance(item, list) else item,
     "MV_COUNT": lambda item: None if item is None else len(item) if isinstance(item, list) else 1,
-    "CASE": lambda test, then, other=None: then if test is True else other,
+    "CASE": _case,
     # EQL
     "cidrMatch": _cidr,
     "startsWith": _pair(lambda a, b: a.startswith(b)),
@@ -207,7 +260,7 @@ _EVALUATE: dict[str, Callable[[Any, Row], Any]] = {
     "rlike": _rlike,
     "isnull": lambda tree, row: (value(tree[1], row) is None) is tree[2],
     **dict.fromkeys(_COMPARE, _compare),
-    **dict.fromkeys(("+", "-", "*"), _arithmetic),
+    **dict.fromkeys(("+", "-", "*", "/"), _arithmetic),
 }
 
 
@@ -218,7 +271,7 @@ def esql(query: str, documents: Sequence[Row]) -> list[Row]:
     """Run a query; the rows that come out."""
     rows = [dict(document) for document in documents]
     source, *rest = stages(query)
-    if not re.fullmatch(r"FROM logs-ai_audit\.access-\*( METADATA _id, _index, _version)?", source):
+    if not re.fullmatch(r"FROM logs-ai_audit\.(access|finding|health)-\*( METADATA _id, _index, _version)?", source):
         raise BadQueryError(source)
     for stage in rest:
         command, _, text = stage.partition(" ")
@@ -242,7 +295,9 @@ def _assignments(found: Parser) -> list[tuple[str, Any]]:
     while True:
         name = found.word()
         found.take("=")
-        out.append((name, found.expression()))
+        tree = found.expression()
+        # STATS counts only the rows for which it holds.
+        out.append((name, ("only", tree, found.expression()) if found.taken("WHERE") else tree))
         if not found.taken(","):
             return out
 
@@ -265,33 +320,92 @@ def _keep(found: Parser, rows: list[Row]) -> list[Row]:
 
 def _stats(found: Parser, rows: list[Row]) -> list[Row]:
     assignments = _assignments(found)
-    found.take("BY")
-    keys = [found.word()]
-    while found.taken(","):
+    keys = [found.word()] if found.taken("BY") else []
+    while keys and found.taken(","):
         keys.append(found.word())
     _whole(None, found)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(_name(("name", key), row) for key in keys), []).append(row)
+    groups: dict[tuple[Any, ...], list[Row]] = {} if keys else {(): rows}
+    for row in rows if keys else []:
+        # A row with several values of a key is in the group of each.
+        held = [_name(("name", key), row) for key in keys]
+        for key in itertools.product(*(item if isinstance(item, list) else [item] for item in held)):
+            groups.setdefault(key, []).append(row)
     return [
         {**dict(zip(keys, key, strict=True)), **{name: _aggregate(tree, group) for name, tree in assignments}}
         for key, group in groups.items()
     ]
 
 
-_COMMANDS = {"WHERE": _where, "EVAL": _eval, "KEEP": _keep, "STATS": _stats}
+def _sort(found: Parser, rows: list[Row]) -> list[Row]:
+    orders = []
+    while True:
+        name = found.word()
+        down = found.take("ASC", "DESC") == "DESC"
+        if found.taken("NULLS"):
+            found.take("LAST")
+        orders.append((name, down))
+        if not found.taken(","):
+            break
+    _whole(None, found)
+    for name, down in reversed(orders):
+        # What sorts is there in every row, or the query says where the others go.
+        there = [row for row in rows if _name(("name", name), row) is not None]
+        gone = [row for row in rows if _name(("name", name), row) is None]
+        rows = sorted(there, key=lambda row: row[name], reverse=down) + gone
+    return rows
+
+
+def _limit(found: Parser, rows: list[Row]) -> list[Row]:
+    return rows[: int(found.take())]
+
+
+def _mv_expand(found: Parser, rows: list[Row]) -> list[Row]:
+    name = found.word()
+    return [{**row, name: item} for row in rows for item in (row[name] if isinstance(row[name], list) else [row[name]])]
+
+
+def _dissect(found: Parser, rows: list[Row]) -> list[Row]:
+    name, pattern = found.word(), found.text()
+    names = re.findall(r"%\{(\w+)\}", pattern)
+    expression = re.sub(r"%\{\w+\}", "(.*?)", re.sub(r"([|])", r"\\\1", pattern))
+    for row in rows:
+        match = re.fullmatch(expression, row[name])
+        if match is None or "" in match.groups():
+            raise BadQueryError(f"{row[name]!r} is not {pattern!r}")
+        row.update(zip(names, match.groups(), strict=True))
+    return rows
+
+
+_COMMANDS: dict[str, Callable[[Parser, list[Row]], list[Row]]] = {
+    "WHERE": _where,
+    "EVAL": _eval,
+    "KEEP": _keep,
+    "STATS": _stats,
+    "SORT": _sort,
+    "LIMIT": _limit,
+    "MV_EXPAND": _mv_expand,
+    "DISSECT": _dissect,
+}
 
 
 def _aggregate(tree: Any, group: list[Row]) -> Any:
+    if tree[0] == "only":
+        return _aggregate(tree[1], [row for row in group if value(tree[2], row) is True])
     _, function, arguments = tree
     if function == "MV_COUNT":
         return FUNCTIONS[function](_aggregate(arguments[0], group))
     if function == "COUNT" and arguments == [("lit", "*")]:
         return len(group)
-    items = [item for row in group if (item := value(arguments[0], row)) is not None]
+    held = [item for row in group if (item := value(arguments[0], row)) is not None]
+    items = [one for item in held for one in (item if isinstance(item, list) else [item])]
+    if function == "COUNT_DISTINCT":
+        return len(set(items))
     if function == "TOP":
         found = sorted(items, reverse=value(arguments[2], {}) == "desc")[: value(arguments[1], {})]
         return found if len(found) > 1 else found[0] if found else None
+    if function == "PERCENTILE" and items:
+        ordered = sorted(items)
+        return ordered[round((len(ordered) - 1) * value(arguments[1], {}) / 100)]
     return _AGGREGATES[function](items) if items else None
 
 
@@ -299,6 +413,7 @@ _AGGREGATES: dict[str, Callable[[list[Any]], Any]] = {
     "SUM": sum,
     "MIN": min,
     "MAX": max,
+    "AVG": lambda items: sum(items) / len(items),
     "VALUES": lambda items: (found := list(dict.fromkeys(items))) and (found if len(found) > 1 else found[0]),
 }
 

@@ -10,9 +10,11 @@ from typing import Any
 
 _TOKEN = re.compile(
     r"""(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?)"""
-    r"""|(?P<word>[A-Za-z_@][\w@.]*~?)|(?P<op>==|!=|<=|>=|<|>|=|\+|-|\*|/|\(|\)|,|\[|\]|`)|(?P<space>\s+)"""
+    r"""|`(?P<quoted>[a-z]+)`|(?P<word>[A-Za-z_@][\w@.]*~?)|(?P<op>==|!=|<=|>=|<|>|=|\+|-|\*|/|\.|\(|\)|,|\[|\]|`)|(?P<space>\s+)"""
 )
 Tokens = list[tuple[str, str]]
+# Spans of time in milliseconds, as ES|QL writes them.
+UNITS = {"minutes": 60_000, "hour": 3_600_000, "day": 86_400_000}
 
 
 class BadQueryError(Exception):
@@ -26,7 +28,9 @@ def tokens(text: str) -> Tokens:
         match = _TOKEN.match(text, place)
         if match is None:
             raise BadQueryError(f"cannot read {text[place : place + 20]!r}")
-        if match.lastgroup != "space":
+        if match.lastgroup == "quoted":
+            found.append(("word", match[0][1:-1]))
+        elif match.lastgroup != "space":
             found.append((str(match.lastgroup), match[0]))
         place = match.end()
     return found
@@ -47,8 +51,9 @@ class Parser:
     def done(self) -> bool:
         return self._place == len(self._tokens)
 
-    def peek(self) -> str:
-        return "" if self.done else self._tokens[self._place][1]
+    def peek(self, ahead: int = 0) -> str:
+        place = self._place + ahead
+        return self._tokens[place][1] if place < len(self._tokens) else ""
 
     def take(self, *wanted: str) -> str:
         """Take the next token, when it is one of ``wanted``; else fail."""
@@ -112,7 +117,7 @@ class Parser:
 
     def _sum(self) -> Any:
         left = self._product()
-        while self.peek() in ("+", "-"):
+        while self.peek() in ("+", "-", "."):
             left = (self.take(), left, self._product())
         return left
 
@@ -140,6 +145,8 @@ class Parser:
             return ("lit", self.text())
         if kind == "number":
             self.take()
+            if self.peek() in UNITS:
+                return ("lit", int(token) * UNITS[self.take()])
             return ("lit", float(token) if "." in token or "e" in token else int(token))
         if token == "-":
             self.take()

@@ -7,6 +7,7 @@ before what is neither a quote nor a backslash in a pattern of ``like``, and a v
 
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from parity.expressions import BadQueryError, Parser, stages, tokens
 
 Row = dict[str, Any]
+NOW = 1_800_000_000
 
 
 class Extracted(str):
@@ -33,9 +35,9 @@ def parser(text: str) -> Parser:
 # --- events
 
 
-def indexed(event: dict[str, Any], seconds: float) -> Row:
+def indexed(event: dict[str, Any], seconds: float, sourcetype: str = "ai:access:audit") -> Row:
     """One event with its fields: everything is text, arrays are named with braces, the id stands there twice."""
-    row: Row = {"_time": seconds, "_raw": json.dumps(event), "sourcetype": "ai:access:audit"}
+    row: Row = {"_time": seconds, "_raw": json.dumps(event), "sourcetype": sourcetype}
     for name, item in event.items():
         if isinstance(item, list | tuple):
             texts = [Extracted(one) for one in item]
@@ -168,13 +170,13 @@ def _compare(tree: Any, row: Row) -> Any:
     numbers = _number(left), _number(right)
     if numbers[0] is not None and numbers[1] is not None:
         left, right = numbers
-    elif tree[0] != "==":
+    elif tree[0] not in ("==", "!="):
         raise BadQueryError(f"{left!r} {tree[0]} {right!r}")
     else:
         left, right = str(left), str(right)
-    return {"==": left == right, "<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[
-        tree[0]
-    ]
+    if tree[0] in ("==", "!="):
+        return (left == right) is (tree[0] == "==")
+    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[tree[0]]
 
 
 def _arithmetic(tree: Any, row: Row) -> Any:
@@ -182,6 +184,15 @@ def _arithmetic(tree: Any, row: Row) -> Any:
     if left is None or right is None:
         return None
     return {"+": left + right, "-": left - right, "*": left * right}[tree[0]] if tree[0] != "/" else left / right
+
+
+def _joined(tree: Any, row: Row) -> Any:
+    left, right = value(tree[1], row), value(tree[2], row)
+    if left is None or right is None:
+        return None
+    if isinstance(left, list) or isinstance(right, list):
+        raise BadQueryError("several values are joined")
+    return f"{left}{right}"
 
 
 def _call(tree: Any, row: Row) -> Any:
@@ -233,7 +244,9 @@ def _split(text: Any, by: str) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-def _substr(text: str, start: int, length: int | None = None) -> str:
+def _substr(text: str | None, start: int, length: int | None = None) -> str | None:
+    if text is None:
+        return None
     place = start - 1 if start > 0 else max(len(text) + start, 0)
     return text[place:] if length is None else text[place : place + length]
 
@@ -266,7 +279,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "match": lambda text, pattern: None if text is None else re.search(pattern, text, re.ASCII) is not None,
     "substr": _substr,
     "cidrmatch": _cidrmatch,
-    "round": lambda number, digits=0: round(number, digits),
+    "round": lambda number, digits=0: None if number is None else round(number, digits),
+    "floor": math.floor,
+    "len": lambda text: None if text is None else len(text),
+    "mvdedup": lambda item: list(dict.fromkeys(item)) if isinstance(item, list) else item,
+    "now": lambda: NOW,
     "min": lambda *items: min(item for item in items if item is not None),
     "json_extract": lambda text, path: json.loads(text).get(path),
 }
@@ -279,7 +296,8 @@ _EVALUATE: dict[str, Callable[[Any, Row], Any]] = {
     "and": lambda tree, row: all([_truth(tree[1], row), _truth(tree[2], row)]),
     "or": lambda tree, row: any([_truth(tree[1], row), _truth(tree[2], row)]),
     "not": lambda tree, row: not _truth(tree[1], row),
-    **dict.fromkeys(("==", "<", "<=", ">", ">="), _compare),
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), _compare),
+    ".": _joined,
     **dict.fromkeys(("+", "-", "*", "/"), _arithmetic),
 }
 
@@ -287,14 +305,45 @@ _EVALUATE: dict[str, Callable[[Any, Row], Any]] = {
 # --- commands
 
 
-def spl(query: str, rows: Sequence[Row]) -> list[Row]:
-    """Run a search; events come newest first, as Splunk gives them."""
+Range = tuple[float, float | None]
+_SUBSEARCH = re.compile(
+    r" \[\| makeresults \| addinfo \| (eval [^|]+) \| (eval [^|]+) \| (eval [^|]+) \| return earliest latest\]"
+)
+
+
+def _limited(query: str, rows: Sequence[Row], bounds: Range) -> tuple[str, list[Row]]:
+    """The events of the search's range, or of the one that a subsearch returns."""
+    since, until = bounds
+    subsearch = _SUBSEARCH.search(query)
+    if subsearch:
+        found = _addinfo(parser(""), [{}], bounds)
+        for stage in subsearch.groups():
+            found = _eval(parser(stage.removeprefix("eval ")), found)
+        since, until = found[0]["earliest"], found[0]["latest"]
+        query = query.replace(subsearch[0], "")
+    return query, [row for row in rows if row["_time"] >= since and (until is None or row["_time"] < until)]
+
+
+def _addinfo(found: Parser, rows: list[Row], bounds: Range) -> list[Row]:
+    _end(found)
+    for row in rows:
+        row["info_min_time"] = bounds[0]
+        row["info_max_time"] = "+Infinity" if bounds[1] is None else bounds[1]
+    return rows
+
+
+def spl(query: str, rows: Sequence[Row], bounds: Range = (-math.inf, None)) -> list[Row]:
+    """Run a search over a range of time; events come newest first, as Splunk gives them."""
+    query, rows = _limited(query, rows, bounds)
     first, *rest = stages(query)
     tree = _Search(first).tree
     found = [dict(row) for row in sorted(rows, key=lambda row: -row["_time"]) if _searched(tree, row)]
     for stage in rest:
         command, _, text = stage.partition(" ")
-        found = _COMMANDS[command](parser(text) if command != "rename" else text, found)
+        if command == "addinfo":
+            found = _addinfo(parser(text), found, bounds)
+        else:
+            found = _COMMANDS[command](parser(text) if command != "rename" else text, found)
     return found
 
 
@@ -367,10 +416,49 @@ def _mvexpand(found: Parser, rows: list[Row]) -> list[Row]:
 
 def _sort(found: Parser, rows: list[Row]) -> list[Row]:
     found.take("0")  # without it, sort keeps 10,000 rows
+    if found.peek() in ("+", "-") and found.peek(1) in ("num", "str"):
+        return _sort_typed(found, rows)
     down = found.taken("-")
     names = _list(found)
     _end(found)
     return sorted(rows, key=lambda row: [row[name] for name in names], reverse=down)
+
+
+def _sort_typed(found: Parser, rows: list[Row]) -> list[Row]:
+    """Each key with its direction and type; a missing one counts as the smallest, or as the largest going up."""
+    orders = []
+    while True:
+        down = found.take("+", "-") == "-"
+        kind = found.take("num", "str")
+        found.take("(")
+        orders.append((down, kind, found.word()))
+        found.take(")")
+        if not found.taken(","):
+            break
+    _end(found)
+    for down, kind, name in reversed(orders):
+        there = [row for row in rows if name in row]
+        gone = [row for row in rows if name not in row]
+        there.sort(key=lambda row: _key(kind, row[name]), reverse=down)
+        rows = there + gone
+    return rows
+
+
+def _key(kind: str, item: Any) -> Any:
+    if isinstance(item, list):
+        raise BadQueryError("sorted by several values")
+    if kind == "str":
+        return str(item)
+    number = _number(item)
+    if number is None:
+        raise BadQueryError(f"{item!r} is no number")
+    return number
+
+
+def _head(found: Parser, rows: list[Row]) -> list[Row]:
+    count = int(found.take())
+    _end(found)
+    return rows[:count]
 
 
 _Aggregates = list[tuple[str, Any, str]]
@@ -379,23 +467,64 @@ _Aggregates = list[tuple[str, Any, str]]
 def _aggregates(found: Parser) -> tuple[_Aggregates, list[str]]:
     aggregates: _Aggregates = []
     while True:
-        _, function, (argument,) = found.expression()
+        tree = found.expression()
+        if tree == ("name", "count"):
+            tree = ("call", "count", [("lit", 1)])
+        _, function, (argument,) = tree
         found.take("AS")
-        tree = argument[2][0] if argument[:2] == ("call", "eval") else argument
-        aggregates.append((function, tree, found.word()))
+        inner = argument[2][0] if argument[:2] == ("call", "eval") else argument
+        aggregates.append((function, inner, found.word()))
         if not found.taken(","):
             break
-    found.take("BY")
-    keys = _list(found)
+    keys = _list(found) if found.taken("BY") else []
     _end(found)
     return aggregates, keys
 
 
 def _aggregate(function: str, items: list[Any]) -> Any:
-    if function == "last":
+    if function in ("last", "earliest"):  # rows are newest first
         return items[-1] if items else None
-    numbers = [number for item in items if (number := _number(item)) is not None]
-    return {"sum": sum, "max": max}[function](numbers) if numbers else None
+    if function == "count":
+        return len(items)
+    if function == "dc":
+        return len({str(one) for item in items for one in (item if isinstance(item, list) else [item])})
+    numbers = sorted(number for item in items if (number := _number(item)) is not None)
+    if len(numbers) != len(items):
+        raise BadQueryError(f"{function} of what is no number")
+    if function.startswith("perc") and numbers:
+        return numbers[round((len(numbers) - 1) * int(function[4:]) / 100)]
+    return _NUMERIC[function](numbers) if numbers else None
+
+
+_NUMERIC: dict[str, Callable[[list[float]], float]] = {
+    "sum": sum,
+    "max": max,
+    "min": min,
+    "avg": lambda numbers: sum(numbers) / len(numbers),
+}
+
+
+def _stats(found: Parser, rows: list[Row]) -> list[Row]:
+    """One row per group; rows without a key are in none; without keys one row when something is counted."""
+    aggregates, keys = _aggregates(found)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if any(isinstance(row.get(key), list) for key in keys):
+            raise BadQueryError("grouped by several values")
+        if all(key in row for key in keys):
+            groups.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
+    if not keys and any(function in ("count", "dc") for function, _, _ in aggregates):
+        groups.setdefault((), [])
+    return [_group_row(keys, group, aggregates) for group in groups.values()]
+
+
+def _group_row(keys: list[str], group: list[Row], aggregates: _Aggregates) -> Row:
+    made = {key: group[0][key] for key in keys}
+    for function, tree, name in aggregates:
+        found = _aggregate(function, [item for row in group if (item := value(tree, row)) is not None])
+        if found is not None:
+            made[name] = found
+    return made
 
 
 def _streamstats(found: Parser, rows: list[Row]) -> list[Row]:
@@ -410,6 +539,8 @@ def _streamstats(found: Parser, rows: list[Row]) -> list[Row]:
         for token in ("window", "=", "0"):
             found.take(token)
     aggregates, keys = _aggregates(found)
+    if not keys:
+        return _ranked(aggregates, rows)
     seen: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
         if any(key not in row for key in keys):
@@ -423,6 +554,18 @@ def _streamstats(found: Parser, rows: list[Row]) -> list[Row]:
             shown = earlier if before else held[place]
             if shown is not None:
                 row[name] = shown
+    return rows
+
+
+def _ranked(aggregates: _Aggregates, rows: list[Row]) -> list[Row]:
+    """How many distinct values there are so far."""
+    ((function, tree, name),) = aggregates
+    if function != "dc":
+        raise BadQueryError(f"streamstats {function} without groups")
+    seen: set[Any] = set()
+    for row in rows:
+        seen.add(value(tree, row))
+        row[name] = len(seen)
     return rows
 
 
@@ -448,6 +591,8 @@ _COMMANDS: dict[str, Callable[[Any, list[Row]], list[Row]]] = {
     "table": _table,
     "mvexpand": _mvexpand,
     "sort": _sort,
+    "head": _head,
+    "stats": _stats,
     "streamstats": _streamstats,
     "eventstats": _eventstats,
 }

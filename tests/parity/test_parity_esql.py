@@ -21,6 +21,7 @@ from aitrail.compiler.expr import Flag, InNetwork, Matches, Not, OneOf, Present,
 from aitrail.compiler.load import load
 from aitrail.compiler.problems import Unsupported
 from aitrail.compiler.rule import Correlation, Detection
+from aitrail.compiler.schedule import interval
 from aitrail.contentdir import content_path
 from aitrail.event import AccessEvent
 from aitrail.schema.catalog import by_name
@@ -156,7 +157,7 @@ def test_overlapping(kind: str) -> None:
         rule = compiled(wanted)
         assert isinstance(rule, Correlation)
         events = spread(rng, 60, max(5, rule.seconds // 20))
-        every = esql.interval(rule.seconds)
+        every = interval(rule.seconds)
         end = milliseconds(events[-1])
         seen = [event for event in events if milliseconds(event) >= end - (rule.seconds + every) * 1000]
         names = ["tenant_id", *rule.group_by]
@@ -221,6 +222,8 @@ def test_every_shipped_rule_has_a_query_that_its_tests_agree_with() -> None:
     """The query fires for the rule's examples as their author says; overlapping ones may fire for more."""
     compared, methods = 0, set()
     for rule in shipped():
+        if rule.dataset != "access":
+            continue  # test_parity_health.py
         query = esql.compile_rule(rule)
         methods.add((query.target, query.method))
         for wanted, examples in ((True, rule.meta.hits), (False, rule.meta.misses)):
@@ -292,4 +295,4 @@ def test_lists_of_a_sequence_fall_back_to_esql() -> None:
     part = msgspec.structs.replace(rule.rules[0], expr=Text(field("flags"), "equals", "x"))
     query = esql.compile_rule(msgspec.structs.replace(rule, rules=(part,)))
     assert (query.target, query.method) == ("esql", "overlapping")
-    assert query.lookback == rule.seconds + esql.interval(rule.seconds)
+    assert query.lookback == rule.seconds + interval(rule.seconds)

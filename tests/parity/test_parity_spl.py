@@ -120,6 +120,8 @@ def test_counts_over_several_parts(kind: str) -> None:
 def test_every_shipped_rule_has_a_query_that_its_tests_agree_with() -> None:
     compared = 0
     for rule in shipped():
+        if rule.dataset != "access":
+            continue  # test_parity_health.py
         text = spl.compile_rule(rule).text
         assert text.startswith(spl.SCOPE)
         for wanted, examples in ((True, rule.meta.hits), (False, rule.meta.misses)):

@@ -132,6 +132,17 @@ def test_broken_files_are_refused_with_what_is_wrong(tmp_path, body, message):
     assert any(message in problem.message for problem in problems), problems
 
 
+@pytest.mark.parametrize("name", ["mine.toml", "leaks/mine.toml", "lookalikes.toml", "injection/deeper/mine.toml"])
+def test_a_file_that_nothing_reads_is_named(tmp_path, name):
+    folder = lint.copy_for_editing(tmp_path / "mine")
+    assert lint.lint(folder) == []
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("")
+    assert [(problem.where, problem.message[:11]) for problem in lint.lint(folder)] == [
+        (str(folder / name), "is not read")
+    ]
+
+
 def test_own_concepts_work_and_their_examples_are_tested(tmp_path):
     folder = broken(tmp_path, CONCEPT.format(signal="jailbreak", weight=0.9, pattern="zebra {gap2} crossing"))
     problems = lint.run_examples(folder)

@@ -140,6 +140,11 @@ def test_run_once_tells_what_it_could_not_read(tmp_path: Path, logs: Path) -> No
     assert done.returncode == 0
     assert "nowhere: no such file or directory" in done.stderr
     assert "1 new event" in done.stderr
+    shown = aitrail("status", cwd=tmp_path)
+    assert f"not read: logs: {tmp_path}/nowhere: no such file or directory" in shown.stdout
+    (tmp_path / "nowhere").mkdir()
+    assert aitrail("run", "--once", cwd=tmp_path).returncode == 0
+    assert "not read" not in aitrail("status", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,26 @@ def test_every_commented_setting_of_the_template_is_known(tmp_path: Path) -> Non
     assert config.directory.file == "people.csv"
     assert config.mapping.ticket == ("ticket",)
     assert config.tenants["default"].key == "env:AITRAIL_KEY"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("[store", "not valid TOML", "aitrail init -"),
+        (
+            '[store]\nretention_days = "x"',
+            ":2: store.retention_days: expected a whole number, got a text",
+            "= 1  # Drop",
+        ),
+        ("[sources.a]\ninterval = -3", ":2: sources.a.interval: expected a number > 0", "interval = 1.0  # Seconds"),
+        ("[store]\ncompact = 1", ":2: store.compact: expected true or false", "compact = true"),
+        ('[tenants.default]\nkey = "abc"', ":2: tenants.default.key: a secret must be", 'key = "env:NAME"'),
+    ],
+)
+def test_what_a_setting_takes_is_said(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    path = tmp_path / "aitrail.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint

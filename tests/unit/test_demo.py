@@ -13,7 +13,7 @@ import pytest
 
 from aitrail.classify.default import DefaultClassifier
 from aitrail.clock import SystemClock
-from aitrail.demo import bench, samples, text, writer
+from aitrail.demo import bench, period, samples, text, writer
 from aitrail.demo.call import Call, Record
 from aitrail.demo.day import Traffic, ordinary, records_of
 from aitrail.demo.incidents import INCIDENTS, LOGGING_OFF_SECOND, play
@@ -464,7 +464,7 @@ def test_only_documentation_values(small) -> None:
 
 
 def test_more_events_are_spread_over_the_working_days_before(tmp_path) -> None:
-    assert writer.working_days("2026-11-23", 3) == ["2026-11-19", "2026-11-20", "2026-11-23"]
+    assert period.working_days("2026-11-23", 3) == ["2026-11-19", "2026-11-20", "2026-11-23"]
     manifest = writer.generate(tmp_path, events=writer.DAY_EVENTS + 1000)
     assert manifest.days == ["2026-11-19", "2026-11-20"]
     assert abs(manifest.expected_events - 9000) < 400

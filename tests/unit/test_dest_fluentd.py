@@ -16,6 +16,7 @@ from aitrail.event import encode
 from aitrail.ports import EncodedEvent
 from aitrail.schema.catalog import example_event
 from aitrail.secrets import Secrets
+from aitrail.streams import Checkpoint, Health, encoded, example_finding
 from aitrail.testing.events import hostile_events, make_event, make_events, oversize_event
 from aitrail.testing.forward_peer import ForwardPeer
 from aitrail.testing.peer import Behaviour
@@ -61,6 +62,27 @@ def test_time_tag_and_record_arrive_as_they_are(peer, gzip):
         assert tag == "ai.audit"
         assert moment.seconds() == pytest.approx(datetime.fromisoformat(event.timestamp).timestamp(), abs=1e-6)
         assert record == json.loads(event.body)
+
+
+@pytest.mark.parametrize("kind", ["finding", "health", "checkpoint"])
+def test_other_kinds_have_tags_of_their_own(peer, kind):
+    event = {
+        "finding": encoded(example_finding()),
+        "health": encoded(
+            Health(event_id="a" * 32, timestamp="2026-11-23T09:14:05.120Z", collector="c", kind="x", name="n")
+        ),
+        "checkpoint": encoded(
+            Checkpoint(
+                event_id="b" * 32, timestamp="2026-11-23T09:14:05.120Z", tenant_id="t", origin="o", size=1, root="r"
+            )
+        ),
+    }[kind]
+    destination = connect(peer, tag="ai.audit", stream=kind)
+    assert send(destination, [event, *make_events(1)]) == ["delivered", "rejected"]
+    destination.close()
+    [(tag, _, record)] = peer.entries()
+    assert tag == f"ai.audit.{kind}"
+    assert record == json.loads(event.body)
 
 
 def test_one_connection_serves_many_chunks(peer):

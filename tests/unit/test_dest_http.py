@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from aitrail.destinations._http import (
+from aitrail.errors import ConfigError, TransientError
+from aitrail.net.http import (
     Endpoint,
     HttpSender,
     check_url,
@@ -12,7 +13,6 @@ from aitrail.destinations._http import (
     parse_retry_after,
     proxy_for,
 )
-from aitrail.errors import ConfigError, TransientError
 from aitrail.testing.certificates import Authority
 from aitrail.testing.faults import HttpServer, Reply, http_date
 from aitrail.testing.peer import Behaviour, Script

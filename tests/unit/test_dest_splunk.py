@@ -10,12 +10,12 @@ import pytest
 from aitrail.destinations._batching import fit, pack
 from aitrail.destinations._hec_acks import Acks, Token, read_token
 from aitrail.destinations._hec_codes import CODES, STATUSES
-from aitrail.destinations._http import Response
 from aitrail.destinations._raw_fields import texts_last
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.destinations.splunk import SplunkDestination
 from aitrail.errors import AuthError, ConfigError, TransientError
 from aitrail.event import decode, encode
+from aitrail.net.http import Response
 from aitrail.ports import EncodedEvent
 from aitrail.schema.catalog import example_event, fields
 from aitrail.streams import Finding, encoded

@@ -113,3 +113,34 @@ def test_map_shows_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
     result = run(tmp_path, GOOD, [line])
     assert "\x1b[31m" not in result.output
     assert "\u202e" not in result.output
+
+
+def aitrail(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments), standalone_mode=False, env={"COLUMNS": "200"})
+
+
+def test_collect_reads_logs_of_no_known_type_by_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("map.toml").write_text('[fields]\ntimestamp = { path = "time", unit = "s" }\nuser_id = "user"\n')
+    Path("access.jsonl").write_text('{"time": 1763632800, "user": "ines.moreau"}\n')
+    arguments = ["collect", "access.jsonl", "--json"]
+    looked = aitrail(*arguments, "--map", "map.toml", "--dry-run")
+    assert (json.loads(looked.stdout)["new"], Path("aitrail-store").exists()) == (1, False)
+    assert json.loads(aitrail(*arguments, "--map", "map.toml").stdout)["new"] == 1
+    assert "ines.moreau" in aitrail("query", "SELECT user_id FROM events", "--format", "csv").stdout
+    for wrong in (["--type", "generic_access"], ["--type", "kong", "--map", "map.toml"]):
+        with pytest.raises(ConfigError, match="these need one"):
+            raise aitrail(*arguments, *wrong).exception
+
+
+def test_check_reads_the_maps_and_knows_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    source = '[sources.web]\npaths = ["logs"]\nrecord_type = "generic_access"\nmap = "map.toml"\n'
+    (tmp_path / "aitrail.toml").write_text(source + '[detect]\nwithout = ["bedrock_region_swep"]\n')
+    found = aitrail("check", "-c", str(tmp_path / "aitrail.toml"))
+    assert found.return_value == 2
+    assert "map.toml: no such file" in found.output
+    assert (
+        ":6: detect.without: there is no rule 'bedrock_region_swep' (did you mean 'bedrock_region_sweep'?)"
+        in found.output
+    )

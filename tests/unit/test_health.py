@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from aitrail.clock import iso_ms
-from aitrail.config import load
+from aitrail.config import Config, StoreConfig, load
 from aitrail.health import Vitals, report
+from aitrail.runtime.assemble import open_runtime
 from aitrail.runtime.daemon import Stop, run
-from aitrail.spool import Backlog
+from aitrail.runtime.vitals import HealthReports
+from aitrail.spool import Backlog, states
 from aitrail.spool.states import DestinationState, SourceState
 from aitrail.streams import Health, encoded
 from aitrail.testing.hec_peer import HecPeer
@@ -139,3 +141,12 @@ directory = "{tmp_path}/lake"
     }
     assert types == {"ai:access:health"}
     assert not list((tmp_path / "lake").rglob("*.parquet"))
+
+
+def test_what_is_pushed_to_is_a_source_too(tmp_path: Path) -> None:
+    with open_runtime(Config(store=StoreConfig(dir=str(tmp_path)))) as runtime:
+        states.save(runtime.spool.database, [("gateway", SourceState(newest_event=1_700_000_000.0))])
+        reports = HealthReports(runtime, ["gateway", "quiet"])
+        found = report(reports._vitals({"files": SourceState()}, ""))
+    sources = {one.name: (one.status, one.newest_event) for one in found if one.kind == "source"}
+    assert sources == {"files": ("ok", ""), "gateway": ("ok", "2023-11-14T22:13:20.000Z"), "quiet": ("ok", "")}

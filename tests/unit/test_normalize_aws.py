@@ -527,7 +527,7 @@ def test_wrong_table_says_where(tmp_path, text):
 
 def test_table_memory_is_bounded():
     table = load()
-    for number in range(20_000):
+    for number in range(10_000):
         table.find("sagemaker.amazonaws.com", f"Invented{number}")
     assert len(table._memo) <= 8192
 

@@ -490,7 +490,7 @@ WRONG: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("line", "place", "hint"), WRONG)
 def test_mistakes_in_common_settings_name_line_and_fix(line: str, place: str, hint: str, tmp_path: Path) -> None:
-    config = config_of(tmp_path, f'[destinations.out]\ntype = "fluentd"\n{line}\nhost = "x.example"\n')
+    config = config_of(tmp_path, f'[destinations.out]\ntype = "syslog"\n{line}\nhost = "x.example"\n')
     with pytest.raises(ConfigError) as caught:
         route(config)
     assert place in str(caught.value)

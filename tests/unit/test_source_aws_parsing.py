@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, SSLError
 
 from aitrail.config import Config
 from aitrail.errors import ConfigError, CorruptInputError, TransientError
 from aitrail.registry import SOURCES
-from aitrail.sources._aws_calls import Access, Pace, shared_pace
+from aitrail.sources._aws_calls import Access, Pace, shared_pace, way_of
 from aitrail.sources._aws_seen import Part, Ring, load_slot
 from aitrail.sources._aws_settings import S3Settings
 from aitrail.sources._aws_times import parse_time
@@ -359,3 +360,16 @@ def test_wrong_settings_name_the_field() -> None:
         config.section("sources.a", {"bucket": "trail", "layout": "odd"}, S3Settings)
     with pytest.raises(ConfigError, match="bukcet"):
         config.section("sources.a", {"bucket": "trail", "bukcet": "x"}, S3Settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "look"),
+    [
+        (EndpointConnectionError(endpoint_url="https://sqs.us-east-1.amazonaws.com/"), "check region and endpoint_url"),
+        (ConnectTimeoutError(endpoint_url="https://sqs.us-east-1.amazonaws.com/"), "HTTPS_PROXY"),
+        (SSLError(endpoint_url="https://sqs.us-east-1.amazonaws.com/", error="x"), "AWS_CA_BUNDLE"),
+        (ConnectionResetError(), "check region"),
+    ],
+)
+def test_where_no_answer_came_the_way_there_is_named(error: Exception, look: str) -> None:
+    assert look in way_of(error)

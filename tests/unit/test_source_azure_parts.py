@@ -272,6 +272,17 @@ def test_a_long_wait_is_left_to_the_caller():
     assert (caught.value.retry_after, clock.time) == (60.0, start)
 
 
+def test_where_no_answer_came_the_way_there_is_named():
+    from azure.core.exceptions import ServiceRequestError
+
+    found = Calls(StillClock(), "blobs", "grant it", lambda: None).explain(ServiceRequestError("x"), "reading")
+    assert "check the service's name" in found.hint
+    assert "nothing is lost" in found.hint
+    assert (
+        "check the service's name" not in Calls(StillClock(), "b", "", lambda: None).explain(sdk_error(500), "r").hint
+    )
+
+
 def test_bugs_are_not_taken_for_errors_of_the_service():
     with pytest.raises(TypeError):
         Calls(StillClock(), "blobs", "", lambda: None).run("reading", lambda: len(3))  # type: ignore[arg-type]

@@ -480,8 +480,9 @@ def test_stdin(pack):
 
 
 def test_stdin_has_no_next_time_so_a_torn_line_is_an_error():
-    (batch,) = through_stdin(lines(1) + b'{"n":')
-    assert [r.error for r in batch.records] == ["", "record_torn"]
+    # One batch or two: a line comes at once when the end of the stream is not there yet.
+    batches = through_stdin(lines(1) + b'{"n":')
+    assert [r.error for batch in batches for r in batch.records] == ["", "record_torn"]
 
 
 def test_stdin_gives_a_line_as_soon_as_it_is_there():

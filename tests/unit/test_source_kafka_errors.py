@@ -9,6 +9,7 @@ from aitrail.testing.azure_flow import StillClock, audit
 confluent_kafka = pytest.importorskip("confluent_kafka")
 from confluent_kafka import KafkaError, TopicPartition  # noqa: E402
 
+from aitrail.sources._kafka_errors import Permissions, explain  # noqa: E402
 from aitrail.sources._kafka_settings import KafkaSourceSettings  # noqa: E402
 from aitrail.sources.kafka import KafkaSource  # noqa: E402
 
@@ -193,3 +194,12 @@ def test_offsets_are_committed_once_per_partition_and_only_as_ours(clock):
     made.close()
     made.acknowledge(receipts)
     assert broker.committed_offsets == [[(0, 2)]]
+
+
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT])
+@pytest.mark.parametrize(("event_hubs", "look"), [(True, "port 9093"), (False, "advertised addresses")])
+def test_where_nobody_answers_the_way_there_is_named(code, event_hubs, look):
+    found = explain(KafkaError(code), "bus", Permissions("g", event_hubs))
+    assert isinstance(found, TransientError)
+    assert "no broker answers" in found.hint
+    assert look in found.hint

@@ -415,7 +415,9 @@ def test_an_empty_store_has_the_views_with_their_types(flow, root):
         "cursors",
         "dead_letters",
         "events",
+        "finding_records",
         "findings",
+        "health_records",
         "runs",
     ]
 

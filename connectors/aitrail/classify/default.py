@@ -17,6 +17,7 @@ from aitrail.classify.contract import Evidence, Leak, Text, Verdict
 from aitrail.classify.fold import fold
 from aitrail.classify.inject import NOTHING, Finding, Injection
 from aitrail.classify.leaks import UNCHECKED, Found, Leaks
+from aitrail.classify.patterns import FIXED_FILES
 from aitrail.classify.scoring import DEFAULT_THRESHOLDS, Thresholds
 from aitrail.classify.unwrap import decoded_forms
 from aitrail.contentdir import content_path
@@ -253,7 +254,8 @@ def _signals(verdict: Verdict, texts: list[Text]) -> frozenset[str]:
 def _digest(folder: Path) -> str:
     """Eight hex digits over all pattern files, so that a verdict says which patterns made it."""
     state = hashlib.blake2b(digest_size=4)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            state.update(path.relative_to(folder).as_posix().encode() + b"\x00" + path.read_bytes() + b"\x00")
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    files |= {Path(name): content_path("patterns", name) for name in FIXED_FILES}
+    for name, path in sorted(files.items()):
+        state.update(name.as_posix().encode() + b"\x00" + path.read_bytes() + b"\x00")
     return state.hexdigest()

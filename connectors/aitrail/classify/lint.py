@@ -36,7 +36,23 @@ def lint(folder: Path | None = None) -> list[Problem]:
     problems = [problem for concept in concepts for problem in _concept(concept, macros)]
     for kind in kinds:
         problems += _expression(f"leaks: {kind.kind}", kind.regex.encode("latin-1", "replace"))
-    return problems
+    return problems + (_unread(folder) if folder is not None else [])
+
+
+def _unread(folder: Path) -> list[Problem]:
+    """Files that somebody wrote or edited in vain: nothing reads them."""
+    shipped = content_path("patterns")
+    known = {path.relative_to(shipped) for path in shipped.rglob("*.toml")}  # with those that are named below
+    hint = "concepts belong into injection/*.toml, secrets and personal data into leaks/secrets.toml and leaks/pii.toml"
+    return [
+        Problem(str(path), "is not read", hint)
+        for path in sorted(folder.rglob("*.toml"))
+        if path.parent != folder / "injection" and path.relative_to(folder) not in known
+    ] + [
+        Problem(str(folder / name), "is not read: it is the same for everybody", "take it out of the folder")
+        for name in patterns.FIXED_FILES
+        if (folder / name).exists()
+    ]
 
 
 def _concept(concept: patterns.Concept, macros: dict[str, str]) -> Iterator[Problem]:
@@ -115,7 +131,7 @@ def copy_for_editing(target: Path) -> Path:
     """Copy the shipped pattern files to ``target`` so that a user can change them; returns the folder."""
     source = content_path("patterns")
     for path in source.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name not in patterns.FIXED_FILES:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(path.read_bytes())

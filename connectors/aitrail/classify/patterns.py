@@ -19,6 +19,8 @@ from aitrail.classify.rarity import Sets, required
 from aitrail.contentdir import content_path
 from aitrail.errors import ConfigError
 
+# Part of how texts are read, not of what is looked for: these do not come from a folder of one's own.
+FIXED_FILES: Final = ("common_words.txt", "lookalikes.toml")
 SEPARATOR: Final = r"[^0-9a-z\x80-\xff]{1,4}"
 _WORD: Final = r"[0-9a-z'\x80-\xff]{1,24}"
 _MACRO: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}( ?)")
@@ -243,7 +245,7 @@ def prepare_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> 
     """``compile_concepts`` from the cache, where there is one: taking expressions apart costs most of a second."""
     try:
         code = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("patterns", "rarity", "fold")]
-        data = [content_path("patterns", name).read_bytes() for name in ("common_words.txt", "lookalikes.toml")]
+        data = [content_path("patterns", name).read_bytes() for name in FIXED_FILES]
     except OSError:  # not installed as files
         return compile_concepts(concepts, macros)
     key = prepared.key_of("concepts", *code, *data, msgspec.msgpack.encode([list(concepts), dict(macros)]))

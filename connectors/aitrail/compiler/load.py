@@ -17,6 +17,7 @@ from sigma.rule import SigmaRule
 from aitrail.compiler.expr import Expr
 from aitrail.compiler.located import Document, read
 from aitrail.compiler.lower import NotPortable, lower
+from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.problems import ContentError, Problem
 from aitrail.compiler.rule import (
     Compare,
@@ -29,9 +30,11 @@ from aitrail.compiler.rule import (
     Rule,
     Suppress,
 )
+from aitrail.compiler.watchlist import expanded
 from aitrail.contentdir import content_path
 
-LOGSOURCE = {"product": "aitrail", "service": "access"}
+SERVICES: tuple[Dataset, ...] = ("access", "health")
+LOGSOURCES: list[dict[str, str]] = [{"product": "aitrail", "service": service} for service in SERVICES]
 PHASES = ("validate", "contain", "investigate", "remediate")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COMPARES: dict[str, Compare] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "=="}
@@ -69,9 +72,12 @@ def build(documents: Iterable[Document]) -> tuple[Rules, list[Problem]]:
     problems: list[Problem] = []
     rules: dict[str, Detection] = {}
     correlations: list[tuple[Document, Meta]] = []
-    for document in documents:
+    for written in documents:
+        if "behavior" in written.data:
+            continue  # ``behavior_yaml`` reads those
         try:
-            meta = _meta(document)
+            document = expanded(written)
+            meta = read_meta(document)
         except ContentError as error:
             problems += error.problems
             continue
@@ -81,7 +87,8 @@ def build(documents: Iterable[Document]) -> tuple[Rules, list[Problem]]:
             correlations.append((document, meta))
         else:
             try:
-                rules[meta.name] = Rule(meta, _condition(document))
+                dataset = _dataset(document)
+                rules[meta.name] = Rule(meta, _condition(document, dataset), dataset)
             except ContentError as error:
                 problems += error.problems
     for document, meta in correlations:
@@ -92,19 +99,25 @@ def build(documents: Iterable[Document]) -> tuple[Rules, list[Problem]]:
     return Rules(rules), problems
 
 
-def _condition(document: Document) -> Expr:
+def _dataset(document: Document) -> Dataset:
+    """What the rule is about; accesses, or the collector itself."""
+    source = document.data.get("logsource")
+    if source not in LOGSOURCES:
+        wanted = " or ".join(map(str, LOGSOURCES))
+        fix = "rules read AccessEvent, or the collector's health"
+        raise ContentError([document.problem(("logsource",), f"the log source must be {wanted}", fix)])
+    return SERVICES[LOGSOURCES.index(source)]
+
+
+def _condition(document: Document, dataset: Dataset) -> Expr:
     data = {key: value for key, value in document.data.items() if not key.startswith("x_")}
-    if document.data.get("logsource") != LOGSOURCE:
-        raise ContentError(
-            [document.problem(("logsource",), f"the log source must be {LOGSOURCE}", "rules read AccessEvent")]
-        )
     try:
         parsed = SigmaRule.from_dict(data).detection.parsed_condition
         if len(parsed) != 1:
             raise ContentError(
                 [document.problem(("detection", "condition"), "one condition per rule", "split the rule")]
             )
-        return lower(parsed[0].parsed)
+        return lower(parsed[0].parsed, catalog(dataset))
     except SigmaError as error:
         # pySigma names its own file and line, which are not ours.
         text = str(error).split(" in ")[0] if " in " in str(error) else str(error)
@@ -131,7 +144,8 @@ def _convert(document: Document, key: str, kind: Any, default: Any = None) -> An
         raise ContentError([document.problem((key,), reason, "see content/README.md")]) from None
 
 
-def _meta(document: Document) -> Meta:
+def read_meta(document: Document) -> Meta:
+    """What a rule of any kind carries beside its logic; raises ``ContentError``."""
     data = document.data
     for key in ("id", "name", "title", "description", "level"):
         if not isinstance(data.get(key), str) or not data[key].strip():
@@ -224,6 +238,8 @@ def _correlation(document: Document, meta: Meta, rules: Mapping[str, Detection])
         rule = rules.get(name)
         if not isinstance(rule, Rule):
             raise wrong("rules", f"there is no rule {name!r}", "name a rule (not a correlation) by its `name`")
+        if rule.dataset != "access":
+            raise wrong("rules", f"{name!r} is about the collector", "correlations are over accesses")
         parts.append(rule)
     if not parts:
         raise wrong("rules", "no rule is named", "rules: [name]")

@@ -6,7 +6,7 @@ and ``(?i)`` (engines disagree), keywords (no field), ``null`` (strings are neve
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import re2
 from sigma.conditions import (
@@ -64,19 +64,20 @@ class NotPortable(Exception):  # noqa: N818  (the linter turns it into a problem
         self.reason, self.fix, self.field = reason, fix, field
 
 
-def lower(node: object) -> Expr:
-    """Lower a parsed condition; raises ``NotPortable``."""
+def lower(node: object, known: Mapping[str, FieldInfo] | None = None) -> Expr:
+    """Lower a parsed condition over the fields ``known`` (those of accesses); raises ``NotPortable``."""
+    known = by_name() if known is None else known
     if isinstance(node, ConditionAND | ConditionOR):
         kind: type[And | Or] = And if isinstance(node, ConditionAND) else Or
         items: list[Expr] = []
         for arg in node.args:
-            item = lower(arg)
+            item = lower(arg, known)
             items += item.items if isinstance(item, And | Or) and isinstance(item, kind) else [item]
         return items[0] if len(items) == 1 else _folded(kind, tuple(items))
     if isinstance(node, ConditionNOT):
-        return Not(lower(node.args[0]))
+        return Not(lower(node.args[0], known))
     if isinstance(node, ConditionFieldEqualsValueExpression):
-        return _comparison(_field(node.field), node.value)
+        return _comparison(_field(node.field, known), node.value, known)
     if isinstance(node, ConditionValueExpression):
         raise NotPortable("keywords search every field, and engines disagree on which", "name the field")
     if isinstance(node, ConditionIdentifier | ConditionSelector | ConditionItem):
@@ -108,21 +109,24 @@ def _folded(kind: type[And | Or], items: tuple[Expr, ...]) -> Expr:
     return kept[0] if len(kept) == 1 else Or(tuple(kept))
 
 
-def _field(name: str) -> FieldInfo:
-    field = by_name().get(name)
+def _field(name: str, known: Mapping[str, FieldInfo]) -> FieldInfo:
+    field = known.get(name)
     if field is None:
-        raise NotPortable(f"unknown field {name!r}", _closest(name), name)
+        raise NotPortable(f"unknown field {name!r}", closest(name, known), name)
     return field
 
 
-def _closest(name: str) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """What to write instead of the unknown field ``name``."""
     import difflib  # noqa: PLC0415  (only an error needs it)
 
-    close = difflib.get_close_matches(name, by_name(), 1)
+    close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {close[0]!r}?" if close else "`aitrail schema` lists the fields"
 
 
-def _comparison(field: FieldInfo, value: SigmaType) -> Expr:
+def _comparison(field: FieldInfo, value: SigmaType, known: Mapping[str, FieldInfo]) -> Expr:
+    if isinstance(value, SigmaFieldReference):
+        return _reference(field, value, known)
     for kind, make in _MAKERS.items():
         if isinstance(value, kind):
             return make(field, value)
@@ -207,9 +211,8 @@ def _exists(field: FieldInfo, value: SigmaType) -> Expr:
     return Present(field) if value.exists else Not(Present(field))
 
 
-def _reference(field: FieldInfo, value: SigmaType) -> Expr:
-    assert isinstance(value, SigmaFieldReference)
-    other = _field(value.field)
+def _reference(field: FieldInfo, value: SigmaFieldReference, known: Mapping[str, FieldInfo]) -> Expr:
+    other = _field(value.field, known)
     if value.starts_with or value.ends_with:
         raise NotPortable(f"{field.name}: a part of another field cannot be compared everywhere", "", field.name)
     for one in (field, other):
@@ -254,7 +257,6 @@ def _regex(field: FieldInfo, value: SigmaType) -> Expr:
 # In this order: a number may be a kind of string to pySigma.
 _MAKERS: dict[type[SigmaType], Callable[[FieldInfo, SigmaType], Expr]] = {
     SigmaExists: _exists,
-    SigmaFieldReference: _reference,
     SigmaCIDRExpression: _network,
     SigmaCompareExpression: _compare,
     SigmaRegularExpression: _regex,

@@ -21,13 +21,17 @@ import msgspec
 from msgspec import Struct
 
 from aitrail.compiler.expr import Expr
+from aitrail.event import AccessEvent
 from aitrail.schema.catalog import FieldInfo, Kind, by_name
+from aitrail.schema.ecs import OWN, RECORD_NAMES
 from aitrail.streams import KINDS
 
 Dataset = Literal["access", "finding", "health"]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 Function = Literal["count", "dcount", "sum", "avg", "min", "max", "percentile", "ratio"]
-Bucket = Literal["", "auto", "15m", "1h", "1d", "hour_of_day", "day_of_week"]
+Bucket = Literal["", "auto", "15m", "1h", "1d", "hour_of_day", "day_of_week", "hour_of_week"]
+BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
+FUNCTIONS: tuple[Function, ...] = get_args(Function)
 BUCKET_SECONDS: dict[str, int] = {"15m": 900, "1h": 3600, "1d": 86400}
 
 
@@ -66,10 +70,11 @@ class Metric(Struct, frozen=True):
         where: which rows; None for all.
         by: dimensions, at most three; a list field is expanded.
         bucket: of time; ``auto`` takes what gives 30 to 120 buckets in the range that is looked at; ``hour_of_day``
-            (0-23) and ``day_of_week`` (1 Monday - 7 Sunday) fold the range.
+            (0-23) and ``day_of_week`` (1 Monday - 7 Sunday) fold the range, ``hour_of_week`` by both.
         top: the groups with the largest ``order`` value are kept, all when 0; with a bucket: those of the whole range.
         order: name of the value that sorts, largest first, ties by the dimensions; the first value when empty.
         present: leave out groups in which a dimension is empty.
+        least: leave out groups whose ``order`` value is lower; all when 0. Not with a bucket.
     """
 
     values: tuple[Aggregate, ...]
@@ -80,6 +85,7 @@ class Metric(Struct, frozen=True):
     top: int = 0
     order: str = ""
     present: bool = False
+    least: int = 0
 
 
 class Listing(Struct, frozen=True):
@@ -97,13 +103,29 @@ def catalog(dataset: Dataset) -> dict[str, FieldInfo]:
     """The fields of a data set by name; those of findings and health are derived from ``aitrail.streams``."""
     if dataset == "access":
         return by_name()
-    info = msgspec.inspect.type_info(KINDS[dataset])
+    return {field.encode_name: _derived(field, dataset) for field in _struct(dataset).fields}
+
+
+@cache
+def defaults(dataset: Dataset) -> dict[str, str]:
+    """What an absent string means where that is not the empty one: canonical bytes leave out what is the default."""
+    known = catalog(dataset)
+    return {
+        field.encode_name: field.default
+        for field in _struct(dataset).fields
+        if isinstance(field.default, str) and field.default and known[field.encode_name].kind == "string"
+    }
+
+
+def _struct(dataset: Dataset) -> msgspec.inspect.StructType:
+    info = msgspec.inspect.type_info(AccessEvent if dataset == "access" else KINDS[dataset])
     if not isinstance(info, msgspec.inspect.StructType):  # pragma: no cover - it is one
         raise TypeError(dataset)
-    return {field.encode_name: _derived(field) for field in info.fields}
+    return info
 
 
 _TIMES = {"timestamp", "first_seen", "detected_at", "newest_event"}
+_TEXTS = {"summary", "reason"}
 _KINDS: dict[type, Kind] = {
     msgspec.inspect.IntType: "integer",
     msgspec.inspect.FloatType: "number",
@@ -111,23 +133,31 @@ _KINDS: dict[type, Kind] = {
 }
 
 
-def _derived(field: msgspec.inspect.Field) -> FieldInfo:
+def _derived(field: msgspec.inspect.Field, dataset: Dataset) -> FieldInfo:
     kind, description = field.type, ""
     if isinstance(kind, msgspec.inspect.Metadata):
         description = str((kind.extra_json_schema or {}).get("description", ""))
         kind = kind.type
     members = list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
-    named: Kind = "time" if field.encode_name in _TIMES else _KINDS.get(type(members[0]), "string")
+    name = field.encode_name
+    named: Kind = "time" if name in _TIMES else "text" if name in _TEXTS else _KINDS.get(type(members[0]), "string")
     values = members[0].values if isinstance(members[0], msgspec.inspect.LiteralType) else []
     return FieldInfo(
-        name=field.encode_name,
+        name=name,
         kind=named,
         description=description,
         unit="",
         example=None,
-        lower=bool(values),
+        lower=bool(values) or (name in by_name() and by_name()[name].lower),
         group="stream",
         required=field.required,
         enum=tuple(sorted(map(str, values))),
-        names={},
+        names=_names(name, dataset),
     )
+
+
+def _names(name: str, dataset: Dataset) -> dict[str, str]:
+    """A field that accesses have, too, has the same names."""
+    if name in by_name():
+        return by_name()[name].names
+    return {"ecs": RECORD_NAMES[dataset].get(name) or f"{OWN}{dataset}.{name}"}

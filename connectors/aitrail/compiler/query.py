@@ -10,7 +10,8 @@ class Query(Struct, frozen=True):
         rule: name of the rule.
         target: name of the dialect.
         text: the query.
-        method: how its time windows are cut: ``event`` (none), ``sliding`` (exact) or ``overlapping`` (look-back of
+        method: how its time windows are cut: ``event`` (none), ``sliding`` (exact), ``buckets`` (exact: whole
+            buckets of time against those before them) or ``overlapping`` (look-back of
             window plus interval: no misses, may count up to one interval too much).
         lookback: seconds of events that one run must see.
         group_by: the columns that name an alert.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from aitrail.compiler.expr import Expr
+from aitrail.compiler.metric import Dataset
 
 Severity = Literal["informational", "low", "medium", "high", "critical"]
 Kind = Literal["detection", "hunt", "part"]
@@ -74,11 +75,21 @@ class Meta(Struct, frozen=True):
     raw: dict[str, Any]
 
 
+# Whose an event is: every alert lies within one.
+OWNERS: dict[Dataset, str] = {"access": "tenant_id", "finding": "tenant_id", "health": "collector"}
+
+
 class Rule(Struct, frozen=True):
-    """A rule over single events."""
+    """A rule over single events of ``dataset``: accesses, or the health of the collector itself."""
 
     meta: Meta
     expr: Expr
+    dataset: Dataset = "access"
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """What names an alert: the tenant (of health: the collector), and what the rule suppresses by."""
+        return tuple(dict.fromkeys((OWNERS[self.dataset], *self.meta.suppress.by)))
 
 
 class Correlation(Struct, frozen=True):
@@ -100,6 +111,16 @@ class Correlation(Struct, frozen=True):
     threshold: float = 1
     field: str = ""
     percentile: int = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """Correlations are over accesses."""
+        return "access"
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """What names an alert: the tenant and the group."""
+        return tuple(dict.fromkeys((OWNERS[self.dataset], *self.group_by)))
 
 
 Detection = Rule | Correlation

@@ -1,6 +1,7 @@
 """The schedule of a working day: who uses which application when, and the records that every log keeps of it."""
 
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,10 @@ EVENTS_PER_CALL = {
     "sagemaker": 1.6, "spend": 1.0,
 }  # fmt: skip
 BACKGROUND = 0.08  # share of the events that are control plane calls
+# How much of a working day's traffic there is at weekends, by the curve that an application follows.
+WORKDAY: dict[str, float] = dict.fromkeys(HOURS, 1.0)
+SATURDAY: dict[str, float] = {"office": 0.05, "customers": 0.6, "always": 0.7, "night": 1.0}
+SUNDAY: dict[str, float] = {"office": 0.03, "customers": 0.45, "always": 0.6, "night": 1.0}
 FAILURES: tuple[tuple[Status, ...], tuple[float, ...]] = (
     ("success", "throttled", "error", "blocked"),
     (0.9935, 0.003, 0.0025, 0.001),
@@ -235,17 +240,29 @@ def _events_per_call(app: App) -> float:
     return found if found is not None else EVENTS_PER_CALL[f"{app.gateway}/{provider}"]
 
 
-def plan(events: int) -> dict[str, int]:
-    """How many calls each application makes so that the day has about ``events`` events, without incidents."""
+def rhythm(day: str) -> dict[str, float]:
+    """How much of a working day's traffic there is on ``day``."""
+    return {5: SATURDAY, 6: SUNDAY}.get(date.fromisoformat(day).weekday(), WORKDAY)
+
+
+def weight(share: dict[str, float]) -> float:
+    """The events of a day with the rhythm ``share``, compared with a working day."""
+    events = {app.name: app.weight * _events_per_call(app) for app in APPS.values()}
+    active = sum(events[app.name] * share[app.hours] for app in APPS.values())
+    return BACKGROUND + (1 - BACKGROUND) * active / sum(events.values())
+
+
+def plan(events: int, share: dict[str, float] = WORKDAY) -> dict[str, int]:
+    """How many calls each application makes so that a working day has about ``events`` events, without incidents."""
     per_weight = sum(app.weight * _events_per_call(app) for app in APPS.values())
     scale = events * (1 - BACKGROUND) / per_weight
-    return {app.name: max(1, round(app.weight * scale)) for app in APPS.values()}
+    return {app.name: max(1, round(app.weight * scale * share[app.hours])) for app in APPS.values()}
 
 
-def ordinary(seed: int, day: str, events: int) -> Iterator[Record]:
-    """The records of an ordinary day with about ``events`` events, application by application."""
+def ordinary(seed: int, day: str, events: int, share: dict[str, float] = WORKDAY) -> Iterator[Record]:
+    """The records of a day application by application: about ``events`` events, were it a working day."""
     start = day_start(day)
-    for name, calls in plan(events).items():
+    for name, calls in plan(events, share).items():
         app = APPS[name]
         traffic = Traffic(seed, day, name)
         left = calls

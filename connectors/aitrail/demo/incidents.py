@@ -4,7 +4,7 @@ Each is a function that gives its records; the same wires write them as those of
 networks' public test numbers, the access key is the one of the AWS documentation, hosts end in example.com or .test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
@@ -121,11 +121,13 @@ class Traces(Struct, frozen=True):
     last: float
 
 
-def play(seed: int, day: str) -> tuple[list[Record], list[Traces]]:
-    """All incidents of ``day``: their records, and where to find them."""
+def play(seed: int, day: str, names: Collection[str] | None = None) -> tuple[list[Record], list[Traces]]:
+    """The incidents of ``day`` (all, or those of ``names``): their records, and where to find them."""
     records: list[Record] = []
     traces: list[Traces] = []
     for incident in INCIDENTS:
+        if names is not None and incident.name not in names:
+            continue
         scene = Scene(seed, day, incident.name)
         incident.script(scene)
         ids: dict[tuple[str, str], None] = {}

@@ -5,7 +5,7 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,10 @@ from aitrail.demo.call import Record
 from aitrail.demo.day import ordinary
 from aitrail.demo.incidents import LOGGING_OFF_SECOND, Traces, play
 from aitrail.demo.layout import LAYOUTS, Stream, file_key, gzip
+from aitrail.demo.lookalikes import LOOKALIKES
 from aitrail.demo.org import REGION, directory_rows
+from aitrail.demo.period import Day, one_day, period
+from aitrail.demo.scene import Scene
 from aitrail.demo.times import day_start
 
 SEED = 1
@@ -33,12 +36,12 @@ class Manifest(Struct):
 
     Attributes:
         logs: directory to collect; ``directory.csv`` and ``manifest.json`` lie beside it.
-        days: the days, oldest first; the incidents are on the last one.
+        days: the days, oldest first; the incidents are on the last one, or spread over the working days.
         files, bytes: number and size of the files below ``logs``.
         records: records on disk by record type (a span or one element of ``Records`` is one).
         events: events that a first collect adds, by record type; ``expected_events`` is their sum.
         foreign: records that are well formed but no access to an AI system, by reason code.
-        incidents: the scripted incidents with the ids of their records.
+        incidents: the scripted incidents with the ids of their records; in a period of days each may come again.
     """
 
     logs: str
@@ -57,23 +60,13 @@ class Manifest(Struct):
         return sum(self.events.values())
 
 
-def working_days(last: str, count: int) -> list[str]:
-    """``count`` working days up to ``last`` (which is taken as it is), oldest first."""
-    days = [date.fromisoformat(last)]
-    while len(days) < count:
-        before = days[-1] - timedelta(days=1)
-        while before.weekday() > 4:
-            before -= timedelta(days=1)
-        days.append(before)
-    return [day.isoformat() for day in reversed(days)]
-
-
 def generate(
     out_dir: Path,
     *,
     seed: int = SEED,
     day: str = DAY,
     events: int = EVENTS,
+    days: int = 1,
     profile: Profile = "day",
     progress: Progress | None = None,
 ) -> Manifest:
@@ -85,15 +78,17 @@ def generate(
         seed: what the random values depend on.
         day: the last day, ``YYYY-MM-DD``; the incidents happen on it.
         events: how many; memory does not grow with it.
+        days: 1: ``day`` with all incidents (much traffic is spread over the working days before); more: so many days
+            of the calendar with quiet weekends, the incidents on some of the working days.
         profile: ``day`` (all sources, incidents) or ``bench`` (CloudTrail, Azure and LiteLLM in equal parts).
         progress: called with events done and their total now and then.
 
     Raises:
-        ValueError: ``day`` is no date, or ``events`` is not positive.
+        ValueError: ``day`` is no date, or ``events`` or ``days`` is not positive.
         OSError: ``out_dir`` cannot be written.
     """
-    if events < 1:
-        raise ValueError("events must be positive")
+    if events < 1 or days < 1:
+        raise ValueError("events and days must be positive")
     try:
         date.fromisoformat(day)
     except ValueError:
@@ -109,13 +104,12 @@ def generate(
             if progress is not None:
                 progress(manifest.expected_events, events)
     else:
-        days = working_days(day, max(1, -(-events // DAY_EVENTS)))
-        manifest = Manifest(str(logs), seed, days)
-        for number, each in enumerate(days):
-            share = events // len(days)
-            _write_day(manifest, logs, _day_records(manifest, seed, each, share), level=9 if events < 2000 else 6)
+        plan = period(seed, day, days, events) if days > 1 else one_day(day, events, DAY_EVENTS)
+        manifest = Manifest(str(logs), seed, [each.day for each in plan])
+        for each in plan:
+            _write_day(manifest, logs, _day_records(manifest, seed, each), level=9 if events < 2000 else 6)
             if progress is not None:
-                progress((number + 1) * share, events)
+                progress(min(events, manifest.expected_events), events)
     (out_dir / "directory.csv").write_bytes(directory_csv())
     manifest.logs = "logs"
     (out_dir / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
@@ -132,17 +126,23 @@ def _clear(out_dir: Path) -> None:
     shutil.rmtree(out_dir / "logs", ignore_errors=True)
 
 
-def _day_records(manifest: Manifest, seed: int, day: str, events: int) -> Iterator[Record]:
-    """All records of one day that reach a log; on the last day the incidents are among them."""
-    off = float("inf")
-    if day == manifest.days[-1]:
-        scripted, manifest.incidents = play(seed, day)
-        off = day_start(day) + LOGGING_OFF_SECOND
+def _day_records(manifest: Manifest, seed: int, day: Day) -> Iterator[Record]:
+    """All records of one day that reach a log, the incidents of that day among them."""
+    off, events = float("inf"), day.events
+    if day.incidents is None or day.incidents:
+        scripted, traces = play(seed, day.day, day.incidents)
+        manifest.incidents += traces
+        if any(one.name == "guardrail-off" for one in traces):
+            off = day_start(day.day) + LOGGING_OFF_SECOND
         yield from scripted
         events = max(1, events - sum(record.events for record in scripted))
-    for record in ordinary(seed, day, events):
+    for name in day.lookalikes:
+        scene = Scene(seed, day.day, name)
+        LOOKALIKES[name](scene)
+        yield from scene.records
+    for record in ordinary(seed, day.day, events, day.rhythm):
         if record.stream == ("bedrock", REGION) and record.time >= off:
-            continue  # invocation logging is switched off by then
+            continue  # invocation logging is switched off for the rest of the day
         yield record
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aitrail.errors import AuthError, ConfigError, TransientError
+from aitrail.managed_identity import ManagedIdentity, in_function_app
 
 _EARLY_SECONDS = 300.0
 
@@ -87,9 +88,13 @@ _REFUSED = frozenset({"ClientAuthenticationError", "CredentialUnavailableError",
 def default_credential(where: str) -> Any:
     """Give azure-identity's default credential: environment, workload or managed identity, then developer tools.
 
+    In a function app it is the app's own identity, asked for without azure-identity.
+
     Raises:
         ConfigError: azure-identity is not installed.
     """
+    if in_function_app():
+        return ManagedIdentity()
     try:
         from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - an extra
     except ImportError:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from aitrail.destinations._http import Endpoint
 from aitrail.destinations._settings import (
     CaFile,
     ClientCertificate,
@@ -19,6 +18,7 @@ from aitrail.destinations._settings import (
 )
 from aitrail.destinations.elastic_documents import DataStream
 from aitrail.errors import ConfigError
+from aitrail.net.http import Endpoint
 from aitrail.streams import Stream
 
 # Elastic, "Data stream naming scheme": no dash inside a part, lower case, none of \/*?"<>| ,#: - narrowed to what is

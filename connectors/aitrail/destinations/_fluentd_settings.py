@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from aitrail.destinations._http import Endpoint
 from aitrail.destinations._settings import (
     CaFile,
     ClientCertificate,
@@ -15,6 +14,8 @@ from aitrail.destinations._settings import (
     OversizePolicy,
     endpoint_of,
 )
+from aitrail.net.http import Endpoint
+from aitrail.streams import Stream
 
 
 class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,7 +23,10 @@ class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     host: Annotated[str, Meta(description="Host of the receiver; with TLS the name in its certificate.")]
     port: Annotated[int, Meta(description="Port of its forward input.", ge=1, le=65_535)] = 24_224
-    tag: Annotated[str, Meta(description="Tag of the events.")] = "aitrail.events"
+    tag: Annotated[str, Meta(description="Tag of the events; findings have TAG.finding, health events TAG.health.")] = (
+        "aitrail.events"
+    )
+    stream: Annotated[Stream, Meta(description="The kind of events that is sent.")] = "access"
     tls: Annotated[bool, Meta(description="Speak TLS.")] = True
     cleartext: Annotated[
         bool, Meta(description="Allow connections without TLS to other machines: everything is readable.")
@@ -48,6 +52,11 @@ class FluentdSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ca_file: CaFile = ""
     client_certificate: ClientCertificate = ""
     client_key: ClientKey = ""
+
+    @property
+    def full_tag(self) -> str:
+        """The tag of what is sent: receivers route by it."""
+        return self.tag if self.stream == "access" else f"{self.tag}.{self.stream}"
 
     def endpoint(self, where: str) -> Endpoint:
         """Give the part that TLS needs."""

@@ -16,9 +16,9 @@ from isal import igzip
 from aitrail.clock import Clock
 from aitrail.destinations._hec_acks import Acks, Token, endpoint_key
 from aitrail.destinations._hec_codes import Answer, read_answer
-from aitrail.destinations._http import Endpoint, HttpSender, check_url
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import Endpoint, HttpSender, check_url
 from aitrail.ports import SecretResolver
 
 EVENT_PATH = "/services/collector/event"

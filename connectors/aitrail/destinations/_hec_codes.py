@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from aitrail.destinations._http import Response
+from aitrail.net.http import Response
 
 Action = Literal[
     "taken",  # accepted

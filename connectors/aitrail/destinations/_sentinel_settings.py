@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from aitrail.destinations._http import Endpoint
 from aitrail.destinations._settings import CaFile, OversizePolicy, Proxy, RequestSeconds, endpoint_of
 from aitrail.errors import ConfigError
+from aitrail.net.http import Endpoint
 from aitrail.streams import Stream
 
 _DCR = re.compile(r"dcr-[0-9a-f]{32}")

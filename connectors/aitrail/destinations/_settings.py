@@ -6,7 +6,7 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from aitrail.destinations._batching import Oversize
-from aitrail.destinations._http import Endpoint
+from aitrail.net.http import Endpoint
 
 CaFile = Annotated[str, Meta(description="PEM file of the authorities to trust; empty: the system's.")]
 ClientCertificate = Annotated[str, Meta(description="PEM file of a client certificate, for mutual TLS.")]

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from aitrail.destinations._http import Endpoint
 from aitrail.destinations._settings import (
     CaFile,
     ClientCertificate,
@@ -17,6 +16,7 @@ from aitrail.destinations._settings import (
     RequestSeconds,
     endpoint_of,
 )
+from aitrail.net.http import Endpoint
 from aitrail.streams import Stream
 
 # Sourcetypes of the Splunk app, by what a record is.

@@ -1,6 +1,6 @@
 """One TCP connection, plain or TLS, that keeps to a deadline: what the syslog and the forward protocol are spoken over.
 
-It promises: certificates are always verified (see ``_http.tls_context``); the connection goes to an address that was
+It promises: certificates are always verified (see ``net.http.tls_context``); the connection goes to an address that was
 checked, never to a link-local or metadata address; every operation ends by its deadline; a connection that the peer has
 reset is an error, also when all bytes were handed to the kernel before.
 """
@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aitrail.destinations._http import Endpoint, forbidden_address
 from aitrail.errors import AitrailError, ConfigError, TransientError
+from aitrail.net.http import Endpoint, forbidden_address
 
 CONNECT_SECONDS = 10.0
 _CHUNK = 1 << 16

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from aitrail.destinations._batching import Oversize
-from aitrail.destinations._http import Endpoint
 from aitrail.destinations._settings import CaFile, ClientCertificate, ClientKey, Connections, SendSeconds, endpoint_of
 from aitrail.destinations.cef import Format
+from aitrail.net.http import Endpoint
 
 Transport = Literal["tls", "tcp", "udp"]
 Confirm = Literal["close", "drain"]

@@ -18,12 +18,12 @@ from aitrail.destinations import _work
 from aitrail.destinations._batching import pack
 from aitrail.destinations._elastic_codes import PRIVILEGES, Answer, Item, Rule, judge_call, judge_item
 from aitrail.destinations._elastic_settings import ElasticSettings
-from aitrail.destinations._http import HttpSender, clock_trouble, parse_retry_after
 from aitrail.destinations._work import Run, Work
 from aitrail.destinations.elastic_documents import Documents
 from aitrail.destinations.elastic_install import TEMPLATE_VERSION, install
 from aitrail.destinations.elastic_records import RecordDocuments
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import HttpSender, clock_trouble, parse_retry_after
 from aitrail.ports import DELIVERED, DUPLICATE, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
 if TYPE_CHECKING:

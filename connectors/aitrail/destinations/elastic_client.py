@@ -29,8 +29,8 @@ from isal import igzip
 
 from aitrail.destinations._elastic_codes import Answer
 from aitrail.destinations._elastic_settings import ElasticSettings
-from aitrail.destinations._http import HttpSender, check_url
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import HttpSender, check_url
 from aitrail.ports import SecretResolver
 
 # The client logs bodies at DEBUG and every failed try as a warning; what failed is in our own errors, without content.

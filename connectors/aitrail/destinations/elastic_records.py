@@ -1,7 +1,7 @@
 """Findings, health records and checkpoints as documents of data streams of their own, and the mappings of these.
 
-A field that accesses have, too, stands where it stands there; ``_NAMES`` has those that ECS knows; all others are below
-``ai_audit.<stream>``.
+A field that accesses have, too, stands where it stands there; ``RECORD_NAMES`` has those that ECS knows; all others are
+below ``ai_audit.<stream>``.
 """
 
 from collections.abc import Mapping
@@ -15,22 +15,9 @@ from aitrail.destinations._record_kinds import record_kinds
 from aitrail.destinations.elastic_documents import DataStream, node
 from aitrail.ports import EncodedEvent
 from aitrail.schema.catalog import Kind, by_name
-from aitrail.schema.ecs import ECS_VERSION
+from aitrail.schema.ecs import ECS_VERSION, RECORD_NAMES
 from aitrail.schema.views.elastic import leaf_types
 
-# ECS 9.5, fields rule.*, event.*, message.
-_NAMES: Mapping[str, Mapping[str, str]] = {
-    "finding": {
-        "rule_id": "rule.id",
-        "rule_name": "rule.name",
-        "rule_version": "rule.version",
-        "first_seen": "event.start",
-        "detected_at": "event.created",
-        "summary": "message",
-    },
-    "health": {"reason": "message"},
-    "checkpoint": {},
-}
 _EVENT_KINDS: Mapping[str, str] = {"finding": "alert", "health": "metric", "checkpoint": "state"}
 _KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 1024}
 _TYPES: Mapping[Kind, Mapping[str, Any]] = {
@@ -48,7 +35,7 @@ def record_names(stream: str) -> Mapping[str, str]:
     """Give field -> dotted name in the document."""
     known = by_name()
     return {
-        name: _NAMES[stream].get(name)
+        name: RECORD_NAMES[stream].get(name)
         or (known[name].exact_in("ecs") if name in known else f"ai_audit.{stream}.{name}")
         for name in record_kinds(stream)
     }

@@ -15,14 +15,15 @@ from aitrail.destinations import _batching, _forward
 from aitrail.destinations._batching import OVERSIZE_CODE
 from aitrail.destinations._fluentd_settings import FluentdSettings
 from aitrail.destinations._forward import Greeting, Login
-from aitrail.destinations._http import tls_context
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE
 from aitrail.destinations._stream import Stream, Streams, is_loopback
 from aitrail.destinations._work import judged_apart
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
 from aitrail.event import decode
+from aitrail.net.http import tls_context
 from aitrail.ports import Ack, EncodedEvent, Limits, SecretResolver, Verdict
 from aitrail.schema.ocsf import epoch_ms
+from aitrail.streams import decoded
 
 _CHECK_SECONDS = 10.0
 _HELO_SECONDS = 5.0
@@ -74,7 +75,7 @@ class FluentdDestination:
         until = min(deadline, time.monotonic() + self._settings.send_seconds)
         verdicts, entries = judged_apart(batch, self._entry)
         if entries:
-            message, name = _forward.chunk(self._settings.tag, entries, compress=self._settings.gzip)
+            message, name = _forward.chunk(self._settings.full_tag, entries, compress=self._settings.gzip)
             self._deliver(message, name, until)
         return Ack(verdicts)
 
@@ -106,7 +107,7 @@ class FluentdDestination:
                 return _TOO_LARGE
             event = shorter
         try:
-            record = decode(event.body)
+            record = decode(event.body) if self._settings.stream == "access" else decoded(event)
             if record.event_id != event.event_id:
                 return _NOT_AN_EVENT
             return _forward.entry(min(max(epoch_ms(record.timestamp), 0), _LAST_SECOND * 1_000 - 1), record)

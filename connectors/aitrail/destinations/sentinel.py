@@ -20,12 +20,12 @@ from aitrail.destinations import _work
 from aitrail.destinations._azure_codes import Rule, judge
 from aitrail.destinations._azure_token import Credential, Tokens, default_credential
 from aitrail.destinations._batching import pack
-from aitrail.destinations._http import HttpSender, Response, check_url, clock_trouble
 from aitrail.destinations._sentinel_settings import SentinelSettings
 from aitrail.destinations._work import Run, Work
 from aitrail.destinations.sentinel_anomalies import ANOMALIES, AnomalyRows
 from aitrail.destinations.sentinel_rows import STREAMS, RecordRows, Rows, StreamKind
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import HttpSender, Response, check_url, clock_trouble
 from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
 
 _CHECK_SECONDS = 10.0

@@ -10,9 +10,9 @@ from typing import Any
 
 from aitrail.clock import iso_ms
 from aitrail.destinations._azure_token import Credential, default_credential
-from aitrail.destinations._http import Endpoint, check_url
 from aitrail.destinations._sentinel_settings import SentinelSettings
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import Endpoint, check_url
 
 ROLE = "Log Analytics Reader"
 # The service gives at most 500,000 rows and 64 MB; both are far away from this.

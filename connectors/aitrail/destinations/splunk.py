@@ -19,10 +19,10 @@ from aitrail.destinations._batching import OVERSIZE_CODE
 from aitrail.destinations._hec_acks import Token, read_token
 from aitrail.destinations._hec_client import HecClient, Node
 from aitrail.destinations._hec_codes import Answer
-from aitrail.destinations._http import HttpSender
 from aitrail.destinations._raw_fields import texts_last
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.errors import AuthError, ConfigError, TransientError
+from aitrail.net.http import HttpSender
 from aitrail.ports import ACCESS, DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
 _SMALLEST_CUT = 4_096

@@ -17,9 +17,9 @@ import msgspec
 from splunklib import binding, client, results
 
 from aitrail.clock import Clock, SystemClock
-from aitrail.destinations._http import AnswerTooLong, HttpSender, check_url
 from aitrail.destinations._splunk_settings import SplunkSettings
 from aitrail.errors import AitrailError, AuthError, ConfigError, TransientError
+from aitrail.net.http import AnswerTooLong, HttpSender, check_url
 from aitrail.ports import SecretResolver
 
 APP = "aitrail"

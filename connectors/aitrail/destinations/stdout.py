@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import BinaryIO, Literal
 
+from msgspec.structs import replace
+
+from aitrail.destinations._stdout_settings import StdoutSettings
 from aitrail.errors import ConfigError, TransientError
 from aitrail.ports import DELIVERED, Ack, EncodedEvent, Limits, Verdict
 
@@ -74,6 +77,13 @@ class StdoutDestination:
 
     def close(self) -> None:
         """Leave the stream open: it is the process's."""
+
+
+def from_settings(settings: StdoutSettings, *, name: str) -> StdoutDestination:
+    """Make the destination ``[destinations.NAME]``."""
+    made = StdoutDestination(name=name)
+    made.limits = replace(made.limits, max_events=settings.batch_events)
+    return made
 
 
 def _visible(body: bytes) -> bytes:

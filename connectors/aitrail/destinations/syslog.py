@@ -25,7 +25,6 @@ import msgspec
 from aitrail import __version__
 from aitrail.destinations import _batching
 from aitrail.destinations._batching import OVERSIZE_CODE
-from aitrail.destinations._http import tls_context
 from aitrail.destinations._raw_fields import UNENCODABLE_CODE, Unencodable
 from aitrail.destinations._stream import Stream, Streams, addresses_of, explain, is_loopback
 from aitrail.destinations._syslog_settings import SyslogSettings
@@ -33,6 +32,7 @@ from aitrail.destinations._work import judged_apart
 from aitrail.destinations.cef import RENDERERS
 from aitrail.errors import AitrailError, ConfigError
 from aitrail.event import AccessEvent, decode
+from aitrail.net.http import tls_context
 from aitrail.ports import Ack, EncodedEvent, Limits, Verdict
 
 MSGID = "AIAUDIT"

@@ -19,6 +19,7 @@ from aitrail.streams import Finding, finding_id
 MOST_EVIDENCE = 100
 _MOST_VALUES = 20
 _CHUNK = 2_000
+_LOOKED_UP = 500  # findings whose events are looked up together
 _LONGEST_VALUE = 200
 
 Group = tuple[str, ...]
@@ -54,6 +55,7 @@ class _Open(Struct):
     start: datetime
     last: datetime
     evidence: dict[str, None]
+    note: str
     count: int = 0
 
 
@@ -74,9 +76,12 @@ def detect(
     for rule in rules:
         found = list(_windows(connection, rule, span, covered))
         found.sort(key=lambda one: (one.start, one.first_id))
-        for one in found:
-            covered.add(rule.id, one.group, one.start)
-            yield one.group, one.start, _finding(connection, rule, one, detected_at)
+        for first in range(0, len(found), _LOOKED_UP):
+            several = found[first : first + _LOOKED_UP]
+            rows = _entity_rows(connection, rule, several)
+            for one in several:
+                covered.add(rule.id, one.group, one.start)
+                yield one.group, one.start, _finding(rule, one, rows, detected_at)
 
 
 def _windows(connection: Connection, rule: CompiledRule, span: Range, covered: Covered) -> Iterator[_Open]:
@@ -95,7 +100,7 @@ def _windows(connection: Connection, rule: CompiledRule, span: Range, covered: C
             if one is None or moment - one.start >= reach:
                 if one is not None:
                     yield one
-                one = current[group] = _Open(group, row[0], moment, moment, {})
+                one = current[group] = _Open(group, row[0], moment, moment, {}, _note(rule, row[3 + width :]))
             one.last = moment
             one.count += 1
             for event_id in row[2 + width]:
@@ -105,10 +110,10 @@ def _windows(connection: Connection, rule: CompiledRule, span: Range, covered: C
     yield from current.values()
 
 
-def _finding(connection: Connection, rule: CompiledRule, one: _Open, detected_at: str) -> Finding:
+def _finding(rule: CompiledRule, one: _Open, rows: Mapping[str, Sequence[Any]], detected_at: str) -> Finding:
     names = dict(zip(rule.group_by, one.group, strict=True))
     tenant = names.get("tenant_id", "")
-    values = _values(connection, rule, list(one.evidence))
+    values = _values(rule, [rows[event_id] for event_id in one.evidence if event_id in rows])
     entities = tuple(f"{kind}:{value}" for kind in rule.entities for value in values.get(kind, ()))
     users = values.get("user", ())
     count = max(one.count, len(one.evidence))
@@ -130,7 +135,7 @@ def _finding(connection: Connection, rule: CompiledRule, one: _Open, detected_at
         owasp=rule.owasp,
         tags=(rule.name, *rule.tags),
         risk_score=RISK[rule.severity],
-        summary=_summary(rule, entities, count),
+        summary=_summary(rule, entities, count) + one.note,
     )
 
 
@@ -139,16 +144,32 @@ def _summary(rule: CompiledRule, entities: Sequence[str], count: int) -> str:
     return f"{rule.title}: {count} event{'s' if count != 1 else ''}" + (f" ({whom})" if whom else "")
 
 
-_ENTITY_SQL = "SELECT {columns} FROM events WHERE event_id IN (SELECT unnest($ids))"
+def _note(rule: CompiledRule, measured: Sequence[Any]) -> str:
+    """What a behavior rule measured at the first event: the value that is new, or the number and what is usual."""
+    if rule.behavior in ("first_seen", "rare_in_peer"):
+        return f", new: {_printable(str(measured[0]))}"
+    if rule.behavior == "impossible_travel":
+        return f", {float(measured[1]):,.0f} km at {float(measured[0]):,.0f} km/h"
+    if rule.behavior:
+        return f", {float(measured[0]):,.10g} where up to {float(measured[1]):,.10g} is usual"
+    return ""
 
 
-def _values(connection: Connection, rule: CompiledRule, ids: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+_ENTITY_SQL = "SELECT event_id{columns} FROM {table} WHERE event_id IN (SELECT unnest($ids))"
+
+
+def _entity_rows(connection: Connection, rule: CompiledRule, found: Sequence[_Open]) -> Mapping[str, Sequence[Any]]:
+    """The rule's entity fields of all evidence of several findings at once, by event id."""
+    columns = "".join(f', "{field}"' for field in rule.entities.values())
+    ids = list({event_id: None for one in found for event_id in one.evidence})
+    rows = connection.execute(_ENTITY_SQL.format(columns=columns, table=rule.table), {"ids": ids}).fetchall()
+    return {str(row[0]): row[1:] for row in rows}
+
+
+def _values(rule: CompiledRule, rows: Sequence[Sequence[Any]]) -> Mapping[str, tuple[str, ...]]:
     """The distinct values of the rule's entities in its evidence, most frequent first."""
-    kinds = list(rule.entities)
-    columns = ", ".join(f'"{rule.entities[kind]}"' for kind in kinds)
-    rows: list[tuple[Any, ...]] = connection.execute(_ENTITY_SQL.format(columns=columns), {"ids": list(ids)}).fetchall()
     found: dict[str, tuple[str, ...]] = {}
-    for place, kind in enumerate(kinds):
+    for place, kind in enumerate(rule.entities):
         counts: dict[str, int] = {}
         for row in rows:
             value = _printable(str(row[place] or ""))

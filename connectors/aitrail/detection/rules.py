@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +26,9 @@ class CompiledRule(Struct, frozen=True):
         entities: kind -> field.
         needs: record types of which it needs one; ``without``: what is missed when none is collected.
         response: phase -> steps.
+        behavior: kind of behavior rule; empty for a detection of Sigma.
+        table: what its evidence is in: ``events``, or ``health_records`` of a rule about the collector itself.
+        requires: tables beside ``events`` that the query reads; without one the rule is not run, and that is said.
     """
 
     id: str
@@ -47,6 +51,9 @@ class CompiledRule(Struct, frozen=True):
     without: str
     false_positives: tuple[str, ...]
     response: dict[str, tuple[str, ...]]
+    behavior: str = ""
+    requires: tuple[str, ...] = ()
+    table: Literal["events", "health_records"] = "events"
 
 
 @cache

@@ -2,11 +2,12 @@
 
 A path is dotted and starts in requestParameters, or in ``response.`` (responseElements), ``extra.``
 (additionalEventData), ``identity.`` (arn, issuer, user, invoked_by) or ``resource.`` (arn, name). ``[]`` walks a list.
-A text with ``{path}`` in it is a template.
+A text with ``{path}`` in it is a template. Texts come from tables, never from records, so what is compiled is kept.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ def parse_path(text: str) -> Path:
     return Path(root, tuple(part.removesuffix("[]") for part in parts), tuple(part.endswith("[]") for part in parts))
 
 
+@cache
 def compile_getter(text: str) -> Getter:
     """Give a function that reads ``text`` (a path or a template) from a scope: all values found, in order."""
     if "{" in text:
@@ -202,16 +204,20 @@ NO_GROUP = Group(heads=frozenset())
 
 def compile_group(texts: Sequence[str]) -> Group:
     """Compile the paths and templates of one field."""
-    if not texts:
-        return NO_GROUP
+    return _group(tuple(texts)) if texts else NO_GROUP
+
+
+@cache
+def _group(texts: tuple[str, ...]) -> Group:
     paths = [path for text in texts for path in paths_of(text)]
     heads = frozenset(path.keys[0] for path in paths) if all(path.root == 0 for path in paths) else None
     return Group(tuple(compile_getter(text) for text in texts), heads)
 
 
-def paths_of(text: str) -> list[Path]:
+@cache
+def paths_of(text: str) -> tuple[Path, ...]:
     """The paths that a path or template text reads."""
-    return [parse_path(piece) for piece in _PLACEHOLDER.findall(text)] if "{" in text else [parse_path(text)]
+    return tuple(parse_path(piece) for piece in _PLACEHOLDER.findall(text)) if "{" in text else (parse_path(text),)
 
 
 def accounts_in(value: Any) -> list[str]:

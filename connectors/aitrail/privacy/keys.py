@@ -66,6 +66,10 @@ class KeyRing:
         self._cache.pop(tenant, None)
         return self._local(tenant, fresh=True)[0]
 
+    def tenants(self) -> list[str]:
+        """Names of the tenants whose keys are in the store."""
+        return sorted(self._read())
+
     def matches(self, tenant: str, value: str, text: str) -> bool:
         """Whether ``value`` is the keyed hash of ``text`` under any key of ``tenant`` that is still known."""
         _, _, rest = value.partition(":")

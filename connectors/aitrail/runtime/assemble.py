@@ -11,11 +11,10 @@ from msgspec import Struct
 
 from aitrail.classify.contract import Classifier
 from aitrail.clock import Clock, SystemClock
-from aitrail.config import Config, MappingConfig, SourceConfig
+from aitrail.config import Config, SourceConfig
 from aitrail.delivery import Courier
 from aitrail.destinations.store import StoreDestination
 from aitrail.enrich import Directory, load_directory
-from aitrail.event import ContentMode
 from aitrail.normalize.outcome import Context
 from aitrail.pipeline import Pipeline, Totals
 from aitrail.ports import Source
@@ -26,6 +25,7 @@ from aitrail.registry import make_route, make_source
 from aitrail.routing.route import Route
 from aitrail.routing.select import Rule, Selector
 from aitrail.routing.shape import redacting
+from aitrail.runtime.contexts import context_of, mode_of, needs_sealing
 from aitrail.runtime.field_maps import read_map
 from aitrail.runtime.judging import make_judging
 from aitrail.runtime.shipping import Shipper
@@ -104,19 +104,6 @@ class Runtime(Struct):
             namespace=namespace,
             state=state,
         )
-
-
-def context_of(mapping: MappingConfig, tenant: str) -> Context:
-    """What the normalizers may know, from the configuration."""
-    return Context(
-        tenant_id=tenant,
-        user_keys=mapping.user,
-        department_keys=mapping.department,
-        session_keys=mapping.session,
-        purpose_keys=mapping.purpose,
-        ticket_keys=mapping.ticket,
-        tenant_keys=mapping.tenant,
-    )
 
 
 def key_ring(config: Config, store: Path) -> KeyRing:
@@ -218,19 +205,3 @@ def _shippers(config: Config, spool: Spool, clock: Clock, classifier: Classifier
     spool.chooser = Selector({STORE: ACCESSES} | {route.name: route.rule for route in routes})
     spool.cap = Cap(bytes=config.spool.max_bytes, seconds=config.spool.max_age_hours * 3600)
     return [Shipper(spool, route.destination, clock, rate=route.rate, parallel=route.parallel) for route in routes]
-
-
-def mode_of(config: Config) -> Callable[[str], ContentMode]:
-    """The content mode by tenant."""
-    modes: dict[str, ContentMode] = {name: tenant.content for name, tenant in config.tenants.items()}
-    fallback = config.tenant("default").content
-
-    def lookup(tenant: str) -> ContentMode:
-        return modes.get(tenant, fallback)
-
-    return lookup
-
-
-def needs_sealing(config: Config) -> bool:
-    """Whether any tenant has the content mode ``sealed``."""
-    return any(tenant.content == "sealed" for tenant in config.tenants.values())

@@ -94,12 +94,23 @@ def tidy(runtime: Runtime) -> None:
         compact(runtime.spool)
 
 
-def one_off(paths: tuple[str, ...], store: Path, *, content: str, tenant: str, record_type: str, people: str) -> Config:
+def one_off(
+    paths: tuple[str, ...],
+    store: Path,
+    *,
+    content: str,
+    tenant: str,
+    record_type: str,
+    people: str,
+    field_map: str = "",
+) -> Config:
     """The configuration of a collection that has no file: one file source, one tenant, one store."""
     return Config(
         store=StoreConfig(dir=str(store)),
         tenants={tenant: msgspec.convert({"content": content}, TenantConfig)},
-        sources={"files": SourceConfig(tenant=tenant, record_type=record_type, options={"paths": paths})},
+        sources={
+            "files": SourceConfig(tenant=tenant, record_type=record_type, map=field_map, options={"paths": paths})
+        },
         directory=DirectoryConfig(file=people),
     )
 

@@ -160,7 +160,7 @@ class Collector:
         self._log = structlog.get_logger("aitrail.run")
         self._leases = SqliteLeases(runtime.spool.database)
         self._books = Books(runtime, "once" if once else mode)
-        self._health = HealthReports(runtime)
+        self._health = HealthReports(runtime, runtime.config.receivers if mode == "serve" else ())
         self._detecting = Detecting(runtime)
         self._lanes = [self._lane(name) for name in (runtime.config.sources if names is None else names)]
         seconds = min(_LONGEST_TURN, TURN.seconds * max(1, len(self._lanes)))
@@ -320,10 +320,11 @@ class Collector:
         if lane.state.failures:
             self._log.warning("source works again", source=lane.name)
         lane.error = None
+        notes = frozenset(getattr(lane.source, "notes", ()))
+        lane.state.not_read = _noted(sorted(notes))
         self._books.succeeded(lane.state, lane.schedule)
         add(lane.totals, done)
         lane.turn = Totals()
-        notes = frozenset(getattr(lane.source, "notes", ()))
         for note in sorted(notes - lane.notes):
             self._log.warning("not read", source=lane.name, note=note)
         lane.notes = notes
@@ -512,6 +513,12 @@ def _like(error: AitrailError, message: str) -> AitrailError:
     made = kind(message, hint=error.hint)
     made.exit_code = error.exit_code
     return made
+
+
+def _noted(notes: Sequence[str]) -> str:
+    """What a source left alone, on one line."""
+    more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+    return f"{notes[0]}{more}" if notes else ""
 
 
 def _described(name: str, error: BaseException) -> AitrailError:

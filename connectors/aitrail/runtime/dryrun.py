@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from aitrail.normalize.detect import Detector
 from aitrail.normalize.outcome import Context, Rejected
 from aitrail.normalize.registry import NORMALIZERS
@@ -24,15 +26,16 @@ class NoCursors:
         return iter(())
 
 
-def dry_run(source: Source, tenant: str, record_type: str = "", budget: Budget | None = None) -> Totals:
+def dry_run(source: Source, known: Context, record_type: str = "", budget: Budget | None = None) -> Totals:
     """Count what ``source`` holds, by record type and by reason; ``new`` is the number of events it would give.
 
+    ``known`` is what the normalizers may know besides the record: the tenant, a field map.
     Parts that would be joined count as one event each, so ``new`` is an upper bound where records come in parts.
     """
     totals = Totals()
     detector = Detector()
     for batch in source.fetch(NoCursors(), budget or Budget()):
-        context = Context(tenant_id=tenant, origin=batch.origin)
+        context = replace(known, origin=batch.origin)
         for record in batch.records:
             totals.records += 1
             found = "" if record.error else batch.record_type or record_type or detector.detect(record.data)

@@ -1,7 +1,7 @@
 """Report the collector's health at regular times, through the outbox like everything else."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from aitrail.health import Vitals, report
 from aitrail.runtime.assemble import STORE, Runtime
@@ -14,10 +14,16 @@ SOURCE = "aitrail"
 
 
 class HealthReports:
-    """Looks at the clock; commits a report when it is time and somebody takes it."""
+    """Looks at the clock; commits a report when it is time and somebody takes it.
 
-    def __init__(self, runtime: Runtime) -> None:
+    Args:
+        runtime: the open store.
+        receivers: what is pushed to in this process; reported as sources that are never read, so never late for that.
+    """
+
+    def __init__(self, runtime: Runtime, receivers: Collection[str] = ()) -> None:
         self._runtime = runtime
+        self._receivers = tuple(receivers)
         self._settings = runtime.config.health
         self._collector = self._settings.collector or socket.gethostname().lower()
         chooser = runtime.spool.chooser
@@ -36,6 +42,10 @@ class HealthReports:
             shipper.wake()
         return True
 
+    def _pushed(self) -> dict[str, SourceState]:
+        known = states.load(self._runtime.spool.database, SourceState) if self._receivers else {}
+        return {name: known.get(name, SourceState()) for name in self._receivers}
+
     def _vitals(self, sources: Mapping[str, SourceState], held: str) -> Vitals:
         spool = self._runtime.spool
         names = [STORE, *(shipper.name for shipper in self._runtime.shippers)]
@@ -43,10 +53,11 @@ class HealthReports:
             collector=self._collector,
             now=self._runtime.clock.now(),
             late_seconds=self._settings.late_seconds,
-            sources=sources,
+            sources=self._pushed() | dict(sources),
             counters=spool.counters(),
             destinations=states.load(spool.database, DestinationState),
             backlogs={name: spool.backlog(name) for name in names},
             outbox_bytes=spool.outbox_bytes,
             held=held,
+            unproven=states.unproven(spool.database, self._runtime.clock.now()),
         )

@@ -30,6 +30,21 @@ FOREIGN: Mapping[str, str] = {
     "labels.ticket": "ECS labels (custom keys)",
 }
 
+# Where ECS 9.5 has a place for a field of another stream (rule.*, event.*, message); a field that accesses have, too,
+# stands where it stands there, all others below ``ai_audit.<stream>``.
+RECORD_NAMES: Mapping[str, Mapping[str, str]] = {
+    "finding": {
+        "rule_id": "rule.id",
+        "rule_name": "rule.name",
+        "rule_version": "rule.version",
+        "first_seen": "event.start",
+        "detected_at": "event.created",
+        "summary": "message",
+    },
+    "health": {"reason": "message"},
+    "checkpoint": {},
+}
+
 # What to_ecs adds to the plain fields: name -> Elasticsearch type, for index templates.
 DERIVED: Mapping[str, str] = {
     "ecs.version": "keyword",

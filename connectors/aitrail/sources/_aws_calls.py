@@ -219,12 +219,16 @@ class Aws:
             except _NO_CREDENTIALS as error:
                 raise no_credentials(error) from None
             except (botocore.exceptions.BotoCoreError, OSError) as error:
-                failure = TransientError(f"{resource}: {operation} failed ({type(error).__name__})")
+                said, hint = f"{resource}: {operation} failed ({type(error).__name__})", way_of(error)
+                failure = TransientError(said, hint=hint)
                 patient = isinstance(error, (botocore.exceptions.HTTPClientError, OSError))
             attempt += 1
             if not patient or attempt >= _ATTEMPTS:
                 raise failure
-            self._clock.sleep(min(_LONGEST_PAUSE, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
+            try:
+                self._clock.sleep(min(_LONGEST_PAUSE, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
+            except TransientError:  # a clock that ends with its run: what is in the way is what AWS said
+                raise failure from None
 
     def client(self, service: str, region: str) -> Any:
         """A botocore client; raises what botocore raises."""
@@ -364,6 +368,15 @@ def _status(error: Any) -> int:
 def action_of(service: str, operation: str) -> str:
     """The IAM action that ``operation`` (as the API spells it) of ``service`` needs."""
     return _ACTIONS.get(operation) or f"{service}:{operation}"
+
+
+def way_of(error: Exception) -> str:
+    """What to look at when no answer came from AWS at all."""
+    if isinstance(error, botocore.exceptions.SSLError):
+        return "the certificate is not trusted: AWS_CA_BUNDLE names the authorities of a proxy or private endpoint"
+    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError | OSError):
+        return "check region and endpoint_url, the proxy (HTTPS_PROXY, NO_PROXY), and that this network reaches AWS"
+    return ""
 
 
 def judge(error: Any, service: str, resource: str, role_arn: str = "") -> AitrailError:

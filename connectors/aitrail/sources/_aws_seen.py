@@ -6,6 +6,7 @@ hour. What is forgotten (an older hour, a full slot) is read again and recognise
 """
 
 import hashlib
+from typing import Protocol
 
 import msgspec
 
@@ -49,6 +50,34 @@ def load_slot(data: bytes | None) -> _Slot | None:
     except (msgspec.DecodeError, ValueError):
         return None
     return slot if slot.version == 1 and len(slot.seen) % _WIDTH == 0 else None
+
+
+class Memory(Protocol):
+    """What is remembered of objects, each under the hour (since the epoch) of its key; see ``Ring``."""
+
+    def ident(self, *parts: str) -> bytes:
+        """The hash of a thing's name."""
+        ...
+
+    def has(self, hour: int, ident: bytes) -> bool:
+        """Whether it was read."""
+        ...
+
+    def part(self, hour: int, ident: bytes) -> Part:
+        """Where to go on in it."""
+        ...
+
+    def add(self, hour: int, *idents: bytes) -> bool:
+        """Remember; False when that is not possible."""
+        ...
+
+    def keep(self, hour: int, part: Part) -> bool:
+        """Remember how far an object of ``hour`` was read; as ``add``."""
+        ...
+
+    def cursor(self, hour: int) -> tuple[str, bytes]:
+        """What to commit: a key and its value as it is now."""
+        ...
 
 
 class Ring:

@@ -93,6 +93,8 @@ class Calls:
             return AuthError(said, hint=self._permission)
         if status in _LATER or isinstance(error, (ServiceRequestError, ServiceResponseError)):
             hint = "the service asks to wait" if status in (429, 503) else "nothing is lost; it is tried again"
+            if not status:
+                hint = "check the service's name, the proxy (HTTPS_PROXY), and that this network reaches it; " + hint
             return TransientError(said, retry_after=_retry_after(error), hint=hint)
         return TransientError(said, hint="see the code in the service's documentation; nothing is lost")
 

@@ -15,6 +15,8 @@ POISON = frozenset(
 _TOPIC_RIGHTS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
 _GROUP_RIGHTS = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+# Which of them it is depends on how far librdkafka had got when the time was over.
+_NOBODY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
 
 class Permissions(NamedTuple):
@@ -50,4 +52,11 @@ def explain(error: KafkaError, where: str, permissions: Permissions) -> AuthErro
         return AuthError(said, hint=hint)
     if code in _NO_TOPIC:
         return TransientError(said, hint="create the topic, or correct the setting topics")
+    if code in _NOBODY:
+        ports = (
+            "port 9093" if permissions.event_hubs else "that the brokers run and their advertised addresses are right"
+        )
+        return TransientError(
+            said, hint=f"no broker answers: check names, {ports}, TLS, and that this network reaches them"
+        )
     return TransientError(said, hint="nothing is lost; it is tried again")

@@ -15,8 +15,8 @@ import msgspec
 
 from aitrail.clock import Clock
 from aitrail.destinations._azure_token import Tokens
-from aitrail.destinations._http import AnswerTooLong, Endpoint, HttpSender, Response
 from aitrail.errors import AuthError, ConfigError, TransientError
+from aitrail.net.http import AnswerTooLong, Endpoint, HttpSender, Response
 from aitrail.sources._log_analytics_settings import LogAnalyticsSettings
 
 TICKS = 10_000_000

@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aitrail.clock import Clock
-from aitrail.destinations._http import Endpoint, HttpSender, Response, check_url
 from aitrail.errors import AuthError, ConfigError, TransientError
+from aitrail.net.http import Endpoint, HttpSender, Response, check_url
 from aitrail.ports import Budget, Cursors, RawBatch, RawRecord, SecretResolver, Workload
 
 _CURSOR = "feed"

@@ -76,7 +76,7 @@ class Attestor:
         verdict, reason = self._signed(one, digest, text, body, source_region)
         if reason:
             self._note(f"{one.origin}: {reason}")
-        self._before(digest, region)
+        yield from self._before(digest, region)
         for listed in digest.log_files:
             found = self._log(listed, region, vouched=verdict == "valid")
             if found not in ("valid", "unsigned"):
@@ -90,8 +90,8 @@ class Attestor:
         signature = signature_of(body.metadata)
         return verify(digest, text, signature, self._keys.for_digest(source_region, digest, signature))
 
-    def _before(self, digest: Digest, region: str) -> None:
-        """Count a gap when the digest before, which this one names, is not there or is another one."""
+    def _before(self, digest: Digest, region: str) -> Iterator[RawBatch]:
+        """Count a gap when the digest before, which this one names, is not there or another one; yields its verdict."""
         bucket, key = digest.previous_digest_s3_bucket, digest.previous_digest_s3_object
         if not bucket or not key or bucket not in self._buckets:
             return
@@ -100,6 +100,7 @@ class Attestor:
         except Gone:
             self.gaps += 1
             self._note(f"s3://{bucket}/{key}: the digest is missing; the one behind it names it")
+            yield RawBatch(S3Object(bucket, key).origin, [], "", b"", attestation="missing")
             return
         except AuthError:
             return  # keys from before this collector's permissions began
@@ -108,6 +109,7 @@ class Attestor:
         if signature and signature != digest.previous_digest_signature:
             self.gaps += 1
             self._note(f"s3://{bucket}/{key}: the digest is not the one that was signed")
+            yield RawBatch(S3Object(bucket, key).origin, [], "", b"", attestation="changed")
 
     def _log(self, listed: LogFile, region: str, *, vouched: bool) -> str:
         if listed.s3_bucket not in self._buckets:

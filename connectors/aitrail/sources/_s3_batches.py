@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from aitrail.clock import Clock
 from aitrail.ports import Budget, RawBatch, RawRecord
 from aitrail.sources._aws_calls import Aws, printable
-from aitrail.sources._aws_seen import HOUR, Part, Ring
+from aitrail.sources._aws_seen import HOUR, Memory, Part
 from aitrail.sources._aws_settings import S3Settings, S3SqsSettings
 from aitrail.sources._caps import Caps
 from aitrail.sources._reading import Meter
@@ -48,7 +48,7 @@ class Objects:
         self,
         one: S3Object,
         opened: Opened,
-        ring: Ring,
+        ring: Memory,
         meter: Meter,
         *,
         hour: int | None = None,
@@ -105,7 +105,7 @@ class Objects:
         one: S3Object,
         body: Body,
         what: Described,
-        ring: Ring,
+        ring: Memory,
         hour: int,
         meter: Meter,
         receipt: str,

@@ -94,6 +94,7 @@ class Intake(msgspec.Struct, gc=False):
         lease: refuse all of it unless this is still the newest lease of its name.
         attestations: origin -> what is known of its integrity.
         state: what there is to say about the source once this is durable.
+        batches: for each event the number of the batch that it came with, as the pipeline counts them.
     """
 
     source: str
@@ -109,6 +110,7 @@ class Intake(msgspec.Struct, gc=False):
     lease: Lease | None = None
     attestations: Mapping[str, str] = {}
     state: SourceState | None = None
+    batches: Sequence[int] = ()
 
 
 class Committed(msgspec.Struct, frozen=True, gc=False):

@@ -43,6 +43,7 @@ class SourceState(msgspec.Struct):
         last_success: end of the last turn that went well; ``last_error``/``error_at``: the last that did not.
         failures: how often in a row it failed.
         next_due: when it is read again.
+        not_read: what the last turn left alone, and why: a path that is not there, a key outside the allowed prefix.
     """
 
     state: str = "idle"
@@ -55,6 +56,7 @@ class SourceState(msgspec.Struct):
     error_at: float = 0.0
     failures: int = 0
     next_due: float = 0.0
+    not_read: str = ""
 
 
 class DestinationState(msgspec.Struct):
@@ -79,6 +81,9 @@ class Attestation(msgspec.Struct, frozen=True):
     at: float
 
 
+# Verdicts that say that an object is not what was logged, or is gone ("unsigned" and "foreign" say that nobody knows).
+FAILED = ("changed", "gap", "invalid", "mismatch", "missing")
+UNPROVEN_SECONDS = 86_400.0
 VERDICTS = ("delivered", "duplicate", "rejected", "retry", "pending")
 
 T = TypeVar("T")
@@ -142,3 +147,13 @@ def attested(database: Database) -> dict[str, dict[str, int]]:
     for source, verdict, count in rows:
         found.setdefault(source, {})[verdict] = count
     return found
+
+
+def unproven(database: Database, now: float) -> dict[str, int]:
+    """How many objects of each source failed their integrity check in the last 24 hours."""
+    places = ", ".join("?" * len(FAILED))
+    rows = database.rows(
+        f"SELECT source, count(*) FROM attestation WHERE verdict IN ({places}) AND at >= ? GROUP BY 1",  # noqa: S608
+        (*FAILED, now - UNPROVEN_SECONDS),
+    )
+    return {str(source): int(count) for source, count in rows}

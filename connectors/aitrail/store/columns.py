@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import inspect
 
-from aitrail.event import AccessEvent
+from aitrail.event import AccessEvent, ContentMode
+from aitrail.privacy.lower import HASHES, TEXTS, WITHIN
 
 # The two fields whose text form is the canonical timestamp; stored as TIMESTAMP, in UTC.
 TIME_FIELDS = frozenset({"timestamp", "ingested_at"})
@@ -105,3 +106,20 @@ def view_list(present: Mapping[str, str] | None = None) -> str:
             expression = f"coalesce({expression}, {quote(DEFAULTS[name])})"
         parts.append(f"{expression} AS {identifier(name)}")
     return ", ".join(parts)
+
+
+def lowered(events: str, content: ContentMode) -> str:
+    """Give ``events`` (a SELECT of all columns) without the content that is above ``content``, as ``privacy.lower``.
+
+    Texts that could be shown masked are left out as well: only a classifier can mask, not a query. ``content_mode``
+    stays what is stored, so that a reader can tell why there is no text.
+    """
+    within = ", ".join(quote(mode) for mode in sorted(WITHIN[content]))
+    # Content whose treatment is not told counts as full.
+    shown = f"if(content_mode = '', 'full', content_mode) IN ({within})"
+    hidden = TEXTS if content != "none" else (*TEXTS, *HASHES)
+    parts = [f"CASE WHEN {shown} THEN {identifier(name)} ELSE '' END AS {identifier(name)}" for name in hidden]
+    # ``concept|layer|role|start-end``: the offsets go, as they lead into a text that is not there.
+    bare = "list_transform(evidence, lambda one: regexp_replace(one, '[^|]*$', ''))"
+    parts.append(f"CASE WHEN {shown} THEN evidence ELSE {bare} END AS evidence")
+    return f"SELECT * REPLACE ({', '.join(parts)}) FROM ({events})"  # noqa: S608  (names and modes of this package)

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 KEY_BYTES = 16
-TAIL_KEYS = 131_072
+TAIL_KEYS = 65_536
 _CHUNK = 4_096
 
 

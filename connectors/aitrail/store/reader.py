@@ -8,7 +8,7 @@ gets a fresh snapshot from ``query``.
 # ruff: noqa: S608 - what is put into statements here are names and lists of this package, never a value
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ import msgspec
 
 from aitrail.clock import Clock, SystemClock
 from aitrail.errors import StoreError
-from aitrail.event import FIELD_NAMES
-from aitrail.store import catalog, columns, sandbox
+from aitrail.event import FIELD_NAMES, ContentMode
+from aitrail.store import catalog, columns, records, sandbox
 from aitrail.store.catalog import Segment
 from aitrail.store.database import Database
+from aitrail.store.places import Places
 from aitrail.store.segments import engine
+from aitrail.streams import Health
 
 _ATTEMPTS = 4
+PLACES = "src_ip VARCHAR, latitude DOUBLE, longitude DOUBLE, label VARCHAR"
 _CHUNK_ROWS = 5_000
 # The content of a dead letter stays where it is: tables show where it is and why, `aitrail deadletter show` the rest.
 _TABLES: dict[str, tuple[str, str]] = {
@@ -60,10 +63,11 @@ _TABLES: dict[str, tuple[str, str]] = {
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The store at one moment: its segments and the rows of its small tables."""
+    """The store at one moment: its segments, the rows of its small tables, and its findings as they are shipped."""
 
     events: list[Segment]
     tables: dict[str, list[tuple[Any, ...]]]
+    findings: list[bytes] = []
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -82,18 +86,31 @@ class StoreReader:
         directory: the store.
         memory_limit: how much memory a query may take; nothing is spilled to disk.
         threads: how many cores a query may use; None: all.
+        content: hide the texts of events whose content mode is above this one (``privacy.lower``); None: hide nothing.
+        health: gives the present state of the collector, for ``health_records``; None: that stays empty.
 
     Raises:
         StoreError: there is no store, or a newer aitrail wrote it.
     """
 
     def __init__(
-        self, directory: Path, *, memory_limit: str = "1GB", threads: int | None = None, clock: Clock | None = None
+        self,
+        directory: Path,
+        *,
+        memory_limit: str = "1GB",
+        threads: int | None = None,
+        clock: Clock | None = None,
+        content: ContentMode | None = None,
+        health: Callable[[], Sequence[Health]] | None = None,
+        places: Places | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self._memory_limit = memory_limit
         self._threads = threads
         self._clock = clock or SystemClock()
+        self._content = content
+        self._health = health
+        self._places = places
         Database.open(self.directory, self._clock, write=False).close()
 
     def snapshot(self) -> Snapshot:
@@ -102,14 +119,16 @@ class StoreReader:
             return Snapshot(
                 catalog.listing(db, catalog.EVENTS),
                 {name: db.execute(sql).fetchall() for name, (_, sql) in _TABLES.items()},
+                [bytes(body) for (body,) in db.execute("SELECT body FROM finding ORDER BY start, event_id")],
             )
 
-    def connect(self) -> sandbox.GuardedConnection:
-        """Open a connection that can read this moment's ``events`` and small tables, and nothing else.
+    def connect(self, snapshot: Snapshot | None = None) -> sandbox.GuardedConnection:
+        """Open a connection that can read this moment's (or ``snapshot``'s) ``events`` and small tables, nothing else.
 
-        The tables are ``findings``, ``dead_letters``, ``runs``, ``counters`` and ``cursors``.
+        The tables are ``findings``, ``dead_letters``, ``runs``, ``counters`` and ``cursors``; ``finding_records`` and
+        ``health_records`` have the fields of ``aitrail.streams``.
         """
-        return self._open(self.snapshot())
+        return self._open(snapshot or self.snapshot())
 
     def query(
         self, sql: str, parameters: Sequence[Any] | dict[str, Any] | None = None, *, max_rows: int | None = None
@@ -156,7 +175,16 @@ class StoreReader:
             files = [str(root / one.path) for one in snapshot.events]
             for name, (schema, _) in _TABLES.items():
                 _fill(connection, name, schema, snapshot.tables[name])
-            connection.execute(f"CREATE VIEW events AS {events_sql(connection, snapshot.events, files)}")
+            records.fill(connection, "finding", snapshot.findings)
+            reports = self._health() if self._health is not None else ()
+            records.fill(connection, "health", [msgspec.json.encode(report) for report in reports])
+            events = events_sql(connection, snapshot.events, files)
+            if self._content is not None:
+                events = columns.lowered(events, self._content)
+            connection.execute(f"CREATE VIEW events AS {events}")
+            if self._places is not None:
+                addresses = connection.execute("SELECT DISTINCT src_ip FROM events WHERE src_ip <> ''").fetchall()
+                _fill(connection, "places", PLACES, self._places.locate(one for (one,) in addresses))
             sandbox.lock_down(connection, files)
         except BaseException:
             connection.close()

@@ -27,6 +27,7 @@ _EXPLAIN = re.compile(r"explain\s+(?:analyze\s+)?(?P<rest>[^(\s].*)", re.IGNOREC
 # Operators of DuckDB's physical plans that change something.
 _WRITES = re.compile(r"COPY_TO|INSERT|UPDATE|DELETE|MERGE_INTO|CREATE|ATTACH|EXPORT|LOAD|DROP|ALTER", re.IGNORECASE)
 _LINE = re.compile(r"LINE (\d+):")
+_REMEMBERED = 2_000
 _FETCHERS = frozenset({"fetchone", "fetchmany", "fetchall", "description", "rowcount", "interrupt"})
 
 
@@ -41,6 +42,8 @@ class GuardedConnection:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        # Statements that were judged: what a statement may do hangs on its text, not on the values that are bound.
+        self._reading: set[str] = set()
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] | None = None) -> "GuardedConnection":
         """Run one SELECT (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW) or EXPLAIN of one.
@@ -49,7 +52,10 @@ class GuardedConnection:
             QueryError: it is another statement, or DuckDB refuses it; the message says why.
             duckdb.IOException: a segment is gone (compacted away): take a fresh snapshot.
         """
-        require_reading(self._connection, sql, parameters)
+        if sql not in self._reading:
+            require_reading(self._connection, sql, parameters)
+            if len(self._reading) < _REMEMBERED:
+                self._reading.add(sql)
         try:
             self._connection.execute(sql, parameters)
         except duckdb.IOException:

@@ -217,13 +217,13 @@ def one_down(bench: Bench) -> list[str]:
         bench.peer.script(Behaviour("down", times=0))
         sent = []
         started = time.monotonic()
-        for step in range(20):
-            events = bench.events(50, "down", step * 50)
+        for step in range(8):
+            events = bench.events(125, "down", step * 125)
             sent += [event.event_id for event in events]
             bench.put(events, also=("healthy",))
             bench.turn()
             courier.drain()
-            bench.clock.skip(180.0)
+            bench.clock.skip(450.0)
         healthy = time.monotonic() - started
         wrong = []
         if len(other.received()) != len(sent):

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from aitrail.destinations._http import parse_retry_after
 from aitrail.errors import AuthError, ConfigError, TransientError
+from aitrail.net.http import parse_retry_after
 from aitrail.ports import DELIVERED, DUPLICATE, Ack, Destination, EncodedEvent, Limits, Verdict
 from aitrail.testing.peer import Behaviour, Fault, Peer, Script, Traffic
 

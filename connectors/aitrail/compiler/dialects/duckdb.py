@@ -26,6 +26,7 @@ from aitrail.compiler.expr import (
     SameText,
     Text,
 )
+from aitrail.compiler.metric import Dataset
 from aitrail.compiler.problems import Unsupported
 from aitrail.compiler.query import Query
 from aitrail.compiler.rule import Correlation, Detection, Rule
@@ -35,16 +36,21 @@ _FUNCTIONS = {"contains": "contains", "startswith": "starts_with", "endswith": "
 
 
 # The range that a run looks at; bound by whoever runs the query.
-SCOPE = "scope AS (SELECT * FROM events WHERE timestamp >= $since AND timestamp < $until)"
+_SCOPE = "scope AS (SELECT * FROM {} WHERE timestamp >= $since AND timestamp < $until)"
+SCOPE = _SCOPE.format("events")
+
+
+RELATIONS: dict[Dataset, str] = {"access": "events", "finding": "finding_records", "health": "health_records"}
 
 
 def compile_rule(rule: Detection) -> Query:
     """Give the query of ``rule``: columns event_id, timestamp, the group's fields, and ``evidence`` (event ids)."""
     meta = rule.meta
     if isinstance(rule, Rule):
-        by = grouped(meta.suppress.by)
+        by = rule.grouped
         text = (
-            f"WITH {SCOPE}\nSELECT {_columns('event_id', 'timestamp', *by)}, [event_id] AS evidence\n"
+            f"WITH {_SCOPE.format(RELATIONS[rule.dataset])}\n"
+            f"SELECT {_columns('event_id', 'timestamp', *by)}, [event_id] AS evidence\n"
             f"FROM scope\nWHERE {condition(rule.expr)}\nORDER BY timestamp, event_id"
         )
         return Query(meta.name, "duckdb", text, "event", 0, by)
@@ -140,11 +146,21 @@ def _network(expr: InNetwork) -> str:
 
 
 def _network4(name: str, network: ipaddress.IPv4Network) -> str:
-    """Compare the address as a number; the view's addresses are canonical, so four decimal parts are an address."""
+    """Compare the address as a number; the view's addresses are canonical, so four decimal parts are an address.
+
+    Whole parts of the network are compared as text first, which is much cheaper.
+    """
+    fixed = str(network.network_address).split(".")[: network.prefixlen // 8]
+    if network.prefixlen == 32:
+        return f"({name} = {literal(str(network.network_address))})"
+    inside = f"starts_with({name}, {literal('.'.join(fixed) + '.')})"
+    if fixed and network.prefixlen % 8 == 0:
+        return inside
     parts = [f"split_part({name}, '.', {part})::BIGINT" for part in range(1, 5)]
     number = f"({parts[0]} * 16777216 + {parts[1]} * 65536 + {parts[2]} * 256 + {parts[3]})"
     first, last = int(network.network_address), int(network.broadcast_address)
-    return f"(CASE WHEN regexp_full_match({name}, '[0-9.]+') THEN {number} BETWEEN {first} AND {last} ELSE false END)"
+    written = inside if fixed else f"regexp_full_match({name}, '[0-9.]+')"
+    return f"(CASE WHEN {written} THEN {number} BETWEEN {first} AND {last} ELSE false END)"
 
 
 def _network6(name: str, network: ipaddress.IPv6Network) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from aitrail.compiler.dialects import eql
 from aitrail.compiler.dialects.lucene_regex import whole
+from aitrail.compiler.dialects.scope import shipped_rule
 from aitrail.compiler.expr import (
     And,
     Expr,
@@ -33,12 +34,15 @@ from aitrail.compiler.expr import (
     Text,
     TextOp,
 )
+from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.problems import Unsupported
 from aitrail.compiler.query import Query
 from aitrail.compiler.rule import Correlation, Detection, Rule
+from aitrail.compiler.schedule import interval
 from aitrail.schema.catalog import FieldInfo, by_name
 
 INDEX = "logs-ai_audit.access-*"
+INDICES: dict[Dataset, str] = {"access": INDEX, "health": "logs-ai_audit.health-*"}
 # A detection rule keeps these to name its alerts (Kibana, "ES|QL rules": non-aggregating queries).
 _IDENTITY = ("_id", "_index", "_version")
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -52,11 +56,14 @@ def compile_rule(rule: Detection) -> Query:
     Raises:
         Unsupported: no form without misses, e.g. averages, which a longer window dilutes.
     """
-    meta = rule.meta
+    meta, rule = rule.meta, shipped_rule(rule)
     if isinstance(rule, Rule):
-        by = _grouped(meta.suppress.by)
-        columns = ", ".join(dict.fromkeys(["event.id", "@timestamp", *map(_name, by), *_IDENTITY]))
-        text = f"FROM {INDEX} METADATA {', '.join(_IDENTITY)}\n| WHERE {condition(rule.expr)}\n| KEEP {columns}"
+        by, known = rule.grouped, catalog(rule.dataset)
+        names = [column(known[name]) for name in by]
+        columns = ", ".join(dict.fromkeys(["event.id", "@timestamp", *names, *_IDENTITY]))
+        where = condition(rule.expr)
+        index = INDICES[rule.dataset]
+        text = f"FROM {index} METADATA {', '.join(_IDENTITY)}\n| WHERE {where}\n| KEEP {columns}"
         return Query(meta.name, "esql", text, "event", 0, by)
     if rule.compare not in (">", ">="):
         raise Unsupported("esql", f"{rule.type} with {rule.compare}: it would hold when nothing happens")
@@ -66,11 +73,6 @@ def compile_rule(rule: Detection) -> Query:
         pass
     lookback = rule.seconds + interval(rule.seconds)
     return Query(meta.name, "esql", _aggregate(rule), "overlapping", lookback, _grouped(rule.group_by))
-
-
-def interval(seconds: int) -> int:
-    """How often an overlapping rule with a window of ``seconds`` must run, in seconds."""
-    return 300 if seconds <= 21_600 else 3_600
 
 
 def _grouped(by: tuple[str, ...]) -> tuple[str, ...]:

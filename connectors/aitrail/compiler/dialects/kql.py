@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from aitrail.compiler.dialects.scope import shipped_rule
 from aitrail.compiler.expr import (
     And,
     Expr,
@@ -25,6 +26,7 @@ from aitrail.compiler.expr import (
     SameText,
     Text,
 )
+from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.problems import Unsupported
 from aitrail.compiler.query import Query
 from aitrail.compiler.rule import Correlation, Detection, Rule
@@ -40,6 +42,9 @@ _OPERATORS = {
 }
 
 
+TABLES: dict[Dataset, str] = {"access": TABLE, "health": "AIAuditHealth_CL"}
+
+
 def compile_rule(rule: Detection) -> Query:
     """Give the query of ``rule``: EventUid, EventTime, the group's columns, Evidence (at most 100 event ids).
 
@@ -48,12 +53,13 @@ def compile_rule(rule: Detection) -> Query:
     Raises:
         Unsupported: KQL has no exact form, e.g. for percentiles, which it estimates.
     """
-    meta = rule.meta
+    meta, rule = rule.meta, shipped_rule(rule)
     if isinstance(rule, Rule):
-        by = _grouped(meta.suppress.by)
+        by, known = rule.grouped, catalog(rule.dataset)
+        columns = ", ".join(["EventUid", "EventTime", *(column(known[name]) for name in by)])
         text = (
-            f"{TABLE}\n| where {condition(rule.expr)}\n"
-            f"| project {', '.join(['EventUid', 'EventTime', *map(_name, by)])}, Evidence = pack_array(EventUid)"
+            f"{TABLES[rule.dataset]}\n| where {condition(rule.expr)}\n"
+            f"| project {columns}, Evidence = pack_array(EventUid)"
         )
         return Query(meta.name, "kql", text, "event", 0, by)
     if rule.compare not in (">", ">="):

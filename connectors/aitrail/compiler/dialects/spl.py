@@ -16,19 +16,22 @@ the window (``window_start`` to ``_time``); the contributing events are those of
 stops, and says so, at its limit of memory (``limits.conf``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from aitrail.compiler.dialects.scope import shipped_rule
 from aitrail.compiler.dialects.spl_conditions import condition, name, searchable, searched
 from aitrail.compiler.expr import And, Expr, fields_of
+from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.problems import Unsupported
 from aitrail.compiler.query import Query
 from aitrail.compiler.rule import Correlation, Detection, Rule
-from aitrail.schema.catalog import by_name
+from aitrail.schema.catalog import FieldInfo, by_name
 
 # The app's macro says where the events are; the sourcetype keeps findings and health records out.
 SCOPE = '`aitrail_index` sourcetype="ai:access:audit"'
+SCOPES: dict[Dataset, str] = {"access": SCOPE, "health": '`aitrail_index` sourcetype="ai:access:health"'}
 
-__all__ = ["SCOPE", "compile_rule", "condition"]
+__all__ = ["SCOPE", "compile_rule", "condition", "prepared", "split"]
 
 
 def compile_rule(rule: Detection) -> Query:
@@ -39,13 +42,13 @@ def compile_rule(rule: Detection) -> Query:
     Raises:
         Unsupported: SPL has no exact form, e.g. for percentiles, which it does not interpolate.
     """
-    meta = rule.meta
+    meta, rule = rule.meta, shipped_rule(rule)
     if isinstance(rule, Rule):
-        by = _grouped(meta.suppress.by)
-        filters, rest = _split(rule.expr)
+        by, expr = rule.grouped, rule.expr
+        filters, rest = split(expr)
         stages = [
-            " ".join([SCOPE, *filters]),
-            *_prepared(fields_of(rule.expr) | set(by)),
+            " ".join([SCOPES[rule.dataset], *filters]),
+            *prepared(fields_of(expr) | set(by), catalog(rule.dataset)),
             *([f"where {condition(rest)}"] if rest else []),
             "dedup event_id",
             f"table {_columns('_time', 'event_id', *map(name, by))}",
@@ -72,7 +75,7 @@ def _keys(rule: Correlation) -> str:
     return _columns(*map(name, _grouped(rule.group_by)))
 
 
-def _split(expr: Expr) -> tuple[list[str], Expr | None]:
+def split(expr: Expr) -> tuple[list[str], Expr | None]:
     """What ``search`` says exactly, and what is left for ``where``."""
     items = expr.items if isinstance(expr, And) else (expr,)
     filters = [searched(item) for item in items if searchable(item)]
@@ -80,9 +83,10 @@ def _split(expr: Expr) -> tuple[list[str], Expr | None]:
     return filters, (rest[0] if len(rest) == 1 else And(rest)) if rest else None
 
 
-def _prepared(used: set[str]) -> list[str]:
+def prepared(used: set[str], known: Mapping[str, FieldInfo] | None = None) -> list[str]:
     """Give lists plain names, the event's own source a name, and the id one value."""
-    lists = sorted(field for field in used if by_name()[field].kind == "list")
+    known = by_name() if known is None else known
+    lists = sorted(field for field in used if known[field].kind == "list")
     renames = ", ".join(f'"{field}{{}}" AS {field}' for field in lists)
     own = ['eval event_source=json_extract(_raw, "source")'] if "source" in used else []
     return [*([f"rename {renames}"] if lists else []), *own, "eval event_id=mvindex(event_id, 0)"]
@@ -91,16 +95,16 @@ def _prepared(used: set[str]) -> list[str]:
 def _hits(rule: Correlation) -> list[str]:
     """The hits of all parts: one row per event and part that it fulfils."""
     needed = [*rule.group_by, *([rule.field] if rule.field else [])]
-    split = [_split(part.expr) for part in rule.rules]
+    halves = [split(part.expr) for part in rule.rules]
     used = {field for part in rule.rules for field in fields_of(part.expr)} | set(needed)
     present = [f"{field}=*" for field in dict.fromkeys(needed) if field != "source"]
-    any_of = [" ".join(filters) for filters, _ in split]
+    any_of = [" ".join(filters) for filters, _ in halves]
     filters = [f"({' OR '.join(f'({one})' for one in any_of)})"] if all(any_of) and len(any_of) > 1 else []
     if len(any_of) == 1:
-        filters = split[0][0]
-    stages = [" ".join([SCOPE, *present, *filters]), *_prepared(used)]
+        filters = halves[0][0]
+    stages = [" ".join([SCOPE, *present, *filters]), *prepared(used)]
     if len(rule.rules) == 1:
-        rest = split[0][1]
+        rest = halves[0][1]
         stages += [f"where {condition(rest)}"] if rest else []
         part = 'eval part="0"'
     else:

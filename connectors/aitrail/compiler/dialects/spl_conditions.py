@@ -98,7 +98,7 @@ def literal(text: str) -> str:
 
 
 def name(field: str) -> str:
-    """The field's name in ``where``, as ``spl._prepared`` has made it."""
+    """The field's name in ``where``, as ``spl.prepared`` has made it."""
     return "event_source" if field == "source" else field
 
 

@@ -27,6 +27,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "check": ("aitrail.runtime.cli.check", "check", "Say what is wrong with a configuration, changing nothing."),
     "init": ("aitrail.runtime.cli.init", "init", "Write a commented configuration to start from."),
     "report": ("aitrail.runtime.cli.report", "report", "Who uses which model, what they ask, what looks wrong."),
+    "console": (
+        "aitrail.runtime.cli.console",
+        "console",
+        "Look at the store in a browser: dashboards, events, findings.",
+    ),
+    "watch": ("aitrail.runtime.cli.watch", "watch", "Follow events and findings in a terminal as they come."),
     "query": ("aitrail.runtime.cli.query", "query", "Ask the store in SQL (read-only)."),
     "explain": (
         "aitrail.runtime.cli.explain",
@@ -55,6 +61,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Evaluate, lint and test the classifier and its patterns.",
     ),
     "detect": ("aitrail.runtime.cli.detect", "detect", "Run the detection rules on the store; keep what they find."),
+    "package": (
+        "aitrail.runtime.cli.package",
+        "package",
+        "Zip a function for AWS Lambda or Azure Functions.",
+    ),
     "content": ("aitrail.runtime.cli.content", "content", "Lint, test and explain detection rules."),
 }
 

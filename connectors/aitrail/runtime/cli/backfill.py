@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 from rich.text import Text
 
 from aitrail.clock import SystemClock
@@ -14,7 +15,9 @@ from aitrail.runtime.cli.options import config_option, load_config
 from aitrail.runtime.cli.progress import progress_bar
 from aitrail.runtime.cli.render import clean, console
 from aitrail.runtime.cli.summary import print_summary
+from aitrail.runtime.contexts import context_of
 from aitrail.runtime.dryrun import NoCursors, dry_run
+from aitrail.runtime.field_maps import read_map
 from aitrail.runtime.signals import Stop
 
 EPILOG = """\b
@@ -78,7 +81,10 @@ def _look(config_path: Path, name: str, span: Range) -> None:
     work = source.survey(NoCursors())
     screen.print(Text(f"{work.objects:,} objects hold something of that time"))
     started = time.monotonic()
-    totals = dry_run(source, settings.tenant, settings.record_type)
+    known = context_of(config.mapping, settings.tenant)
+    if settings.map:
+        known = replace(known, field_map=read_map(config.resolve(settings.map)))
+    totals = dry_run(source, known, settings.record_type)
     close = getattr(source, "close", None)
     if close is not None:
         close()

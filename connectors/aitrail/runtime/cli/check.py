@@ -8,17 +8,20 @@ from rich.text import Text
 
 from aitrail.clock import SystemClock
 from aitrail.config import ClassifyConfig, Config
+from aitrail.detection.rules import chosen
 from aitrail.enrich import load_directory
 from aitrail.errors import AitrailError, ConfigError
 from aitrail.registry import make_source
-from aitrail.runtime.assemble import key_ring, mode_of, needs_sealing
+from aitrail.runtime.assemble import key_ring
 from aitrail.runtime.cli.options import config_option, load_config
 from aitrail.runtime.cli.render import clean, console, plural
+from aitrail.runtime.contexts import mode_of, needs_sealing
 from aitrail.runtime.dryrun import NoCursors
 from aitrail.runtime.field_maps import read_map
 from aitrail.runtime.judging import make_judging, read_calibration
 from aitrail.runtime.probing import examine
 from aitrail.secrets import Secrets
+from aitrail.store.places import Places
 from aitrail.transform import NO_TEXT_OUT
 from aitrail.web.auth import Gate
 from aitrail.web.settings import paths_of, served
@@ -58,6 +61,8 @@ def check(config_path: Path, probe: bool) -> int:
             problems.append(error.sentence)
             continue
         found = source.check()
+        if settings.map:
+            _try(problems, lambda settings=settings: read_map(config.resolve(settings.map)))
         problems += [f"{config_path}: sources.{name}: {problem}" for problem in found]
         if not found:
             work = source.survey(NoCursors())
@@ -69,10 +74,15 @@ def check(config_path: Path, probe: bool) -> int:
     _try(problems, lambda: _receivers(config, screen))
     for name in config.destinations:
         found = examine(config, name, probe=probe)
-        problems += [f"{config_path}: destinations.{name}: {problem}" for problem in found]
+        # What is wrong with a setting names file and field already.
+        known = f"{config_path}:"
+        problems += [one if one.startswith(known) else f"{known} destinations.{name}: {one}" for one in found]
         if not found:
             _ok(screen, f"destination {name}")
     problems += _judging(config, store, screen)
+    _try(problems, lambda: chosen(config.detect.without, hunts=True), f"{config.where('detect.without')}")
+    if config.detect.places:
+        _try(problems, lambda: Places(config.resolve(config.detect.places)), f"{config.where('detect.places')}")
     _try(problems, lambda: _writable(store))
     for problem in problems:
         screen.print(Text(f"wrong: {clean(problem)}", "red"), soft_wrap=True)

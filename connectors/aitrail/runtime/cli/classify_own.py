@@ -154,11 +154,25 @@ def fingerprint(
     click.echo(f"wrote {out}", err=True)
 
 
-@click.command()
+_SESSIONS = """\b
+Examples:
+  aitrail classify sessions --last 24h
+  aitrail classify sessions --user ines.moreau --format json
+"""
+
+
+@click.command(epilog=_SESSIONS)
 @store_option
 @filter_options
 @click.option("--newest", type=click.IntRange(1), default=200_000, show_default=True, help="Look at so many calls.")
-@click.option("--format", "kind", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
 @click.option("--out", type=_OUT, help="Write to this file instead.")
 def session_view(store: Path, newest: int, kind: str, out: Path | None, **chosen: Any) -> None:
     """Show what calls of one session show together: refusal then success, retry bursts, split payloads."""

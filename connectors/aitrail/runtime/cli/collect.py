@@ -13,6 +13,7 @@ from rich.text import Text
 from aitrail.clock import SystemClock
 from aitrail.config import check_name
 from aitrail.errors import ConfigError
+from aitrail.normalize.outcome import Context
 from aitrail.normalize.registry import NORMALIZERS
 from aitrail.pipeline import Totals
 from aitrail.runtime.cli.options import content_option, store_option
@@ -22,6 +23,7 @@ from aitrail.runtime.cli.summary import as_json, print_summary
 from aitrail.runtime.collect import collect as collect_once
 from aitrail.runtime.collect import one_off
 from aitrail.runtime.dryrun import dry_run
+from aitrail.runtime.field_maps import read_map
 from aitrail.sources.file import FileSource
 
 EPILOG = """\b
@@ -50,6 +52,13 @@ The type of every record is told from its content. A second run reads only what 
     help="Treat every record as this type instead of detecting it.",
 )
 @click.option(
+    "--map",
+    "field_map",
+    type=click.Path(dir_okay=False),
+    default="",
+    help="Field map (TOML) for logs of no known type; `aitrail map` tries one.",
+)
+@click.option(
     "--directory",
     "people",
     type=click.Path(dir_okay=False),
@@ -66,6 +75,7 @@ def collect(
     content: str,
     tenant: str,
     record_type: str | None,
+    field_map: str,
     people: str,
     dry_run: bool,
     strict: bool,
@@ -79,10 +89,17 @@ def collect(
     missing = _missing(paths)
     if len(missing) == len(paths):
         raise ConfigError(_nothing(missing), hint="name a file, a directory or a quoted glob")
-    config = one_off(paths, store, content=content, tenant=tenant, record_type=record_type or "", people=people)
+    kind = record_type or ("generic_access" if field_map else "")
+    if bool(field_map) != (kind == "generic_access"):
+        raise ConfigError(
+            "a field map is for records of type generic_access, and these need one",
+            where="--map" if field_map else "--type",
+            hint="--map map.toml, without --type; try it with: aitrail map FILE --map map.toml",
+        )
+    config = one_off(paths, store, content=content, tenant=tenant, record_type=kind, people=people, field_map=field_map)
     started = time.monotonic()
     if dry_run:
-        totals, notes = _look(paths, tenant, record_type or "")
+        totals, notes = _look(paths, tenant, kind, field_map)
     else:
         with progress_bar(quiet=quiet or json_out) as callbacks:
             outcome = collect_once(config, callbacks)
@@ -105,9 +122,10 @@ def collect(
     return 1 if strict and totals.rejected else 0
 
 
-def _look(paths: tuple[str, ...], tenant: str, record_type: str) -> tuple[Totals, list[str]]:
+def _look(paths: tuple[str, ...], tenant: str, record_type: str, field_map: str) -> tuple[Totals, list[str]]:
     source = FileSource("files", paths, clock=SystemClock())
-    totals = dry_run_of(source, tenant, record_type)
+    known = Context(tenant_id=tenant, field_map=read_map(Path(field_map)) if field_map else None)
+    totals = dry_run_of(source, known, record_type)
     return totals, list(source.notes)
 
 

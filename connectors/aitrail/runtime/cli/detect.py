@@ -17,6 +17,7 @@ from aitrail.runtime.cli.options import existing_store, store_option
 from aitrail.runtime.cli.reading import parse_moment
 from aitrail.runtime.cli.render import Column, console, plural, table
 from aitrail.spool import Spool
+from aitrail.store.places import Places
 from aitrail.streams import SEVERITIES, Finding
 
 EPILOG = """\b
@@ -50,6 +51,11 @@ _COLUMNS = (
 @click.option("--since", metavar="TIME", help="With --dry-run: from this time on.")
 @click.option("--until", metavar="TIME", help="With --dry-run: up to this time.")
 @click.option("--dry-run", is_flag=True, help="Look at everything (or the range), keep nothing.")
+@click.option(
+    "--places",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where networks are (CSV: cidr, latitude, longitude, label), for impossible_travel.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the rules and end.")
 @click.option(
     "--format",
@@ -66,6 +72,7 @@ def detect(
     since: str | None,
     until: str | None,
     dry_run: bool,
+    places: Path | None,
     listing: bool,
     kind: str,
 ) -> None:
@@ -77,23 +84,28 @@ def detect(
     if (since or until) and not dry_run:
         raise ConfigError("--since and --until need --dry-run", hint="a kept run looks at all that is new")
     clock = SystemClock()
+    where = Places(places) if places else None
     if dry_run:
         start = parse_moment(since, "--since") if since else None
         end = parse_moment(until, "--until") if until else None
-        found, _ = detecting.look(existing_store(store), rules, clock, Covered(), since=start, until=end)
+        found, _ = detecting.look(existing_store(store), rules, clock, Covered(), since=start, until=end, places=where)
     else:
-        found = run_rules(existing_store(store), rules)
+        found = run_rules(existing_store(store), rules, where)
     _show(found, kind)
 
 
-def run_rules(store: Path, rules: Sequence[CompiledRule] | None = None) -> detecting.Found:
+def run_rules(
+    store: Path, rules: Sequence[CompiledRule] | None = None, places: Places | None = None
+) -> detecting.Found:
     """Run rules (all detections unless given) on what is new in ``store`` and keep what they find."""
     clock = SystemClock()
     with Spool.open(store, clock) as spool:
-        return detecting.run(spool, store, chosen((), hunts=False) if rules is None else rules, clock)
+        return detecting.run(spool, store, chosen((), hunts=False) if rules is None else rules, clock, places)
 
 
 def _show(found: detecting.Found, kind: str) -> None:
+    for name, reason in found.left_out:
+        console(stderr=True).print(Text(f"not run: {name}: {reason}"), soft_wrap=True)
     if kind == "json":
         for one in found.findings:
             click.echo(msgspec.json.encode(one))

@@ -120,7 +120,7 @@ def _set_fields(event: AccessEvent) -> dict[str, Any]:
 def _plain(event: AccessEvent, origin: Origin) -> dict[str, Any]:
     return {
         "event": msgspec.to_builtins(event),
-        "evidence": [{"code": code, "text": excerpt} for code, excerpt in _evidence(event)],
+        "evidence": [{"code": one.code, "text": _excerpt(event, one)} for one in evidence_of(event)],
         "risk": {reason: POINTS.get(reason, 0) for reason in event.risk_reasons},
         "atlas": {tag: atlas_name(tag) for tag in event.atlas},
         "owasp": {tag: owasp_name(tag) for tag in event.owasp},
@@ -187,31 +187,38 @@ def _why(screen: Console, event: AccessEvent, together: tuple[str, ...]) -> None
 
 
 def _verdict_lines(event: AccessEvent) -> list[Text]:
-    lines = []
-    for place, value in (("prompt", event.prompt_classification), ("answer", event.response_classification)):
-        if value:
-            lines.append(Text(clean(f"{place}: {value}")))
+    before, after = verdict_sentences(event)
+    return [
+        *(Text(clean(one)) for one in before),
+        *(_evidence_line(one.code, _excerpt(event, one)) for one in evidence_of(event)),
+        *(Text(clean(one)) for one in after),
+    ]
+
+
+def verdict_sentences(event: AccessEvent) -> tuple[list[str], list[str]]:
+    """Why the event was judged so: what comes before the evidence, and what comes after it; not cleaned."""
+    before = [
+        f"{place}: {value}"
+        for place, value in (("prompt", event.prompt_classification), ("answer", event.response_classification))
+        if value
+    ]
     if event.injection_score is not None:
-        lines.append(
-            Text(clean(f"injection score {event.injection_score:g} of 1: {event.injection_tier or 'below the tiers'}"))
-        )
-    lines += [_evidence_line(code, excerpt) for code, excerpt in _evidence(event)]
+        before.append(f"injection score {event.injection_score:g} of 1: {event.injection_tier or 'below the tiers'}")
+    after = []
     if event.leakage_types:
-        lines.append(
-            Text(clean(f"leaks: {', '.join(event.leakage_types)} ({event.leakage_count or 0} distinct values)"))
-        )
+        after.append(f"leaks: {', '.join(event.leakage_types)} ({event.leakage_count or 0} distinct values)")
     if event.guardrail_action:
         name = event.guardrail_name or "the provider's guardrail"
         seen = f" for {', '.join(event.guardrail_categories)}" if event.guardrail_categories else ""
-        lines.append(Text(clean(f"guardrail: {name} {event.guardrail_action} it{seen}")))
-    lines += [Text(clean(_opinion(code))) for code in event.verdict_opinions]
-    lines += [Text(clean(f"together: {_AGREEMENT.get(code, code)}")) for code in event.verdict_agreement]
+        after.append(f"guardrail: {name} {event.guardrail_action} it{seen}")
+    after += [_opinion(code) for code in event.verdict_opinions]
+    after += [f"together: {_AGREEMENT.get(code, code)}" for code in event.verdict_agreement]
     if event.risk_score is not None:
         sums = " + ".join(f"{reason} {POINTS.get(reason, 0)}" for reason in event.risk_reasons)
-        lines.append(Text(clean(f"risk {event.risk_score} of 100 = {sums}")))
-    lines += [Text(clean(f"ATLAS {tag}: {atlas_name(tag) or 'not in the taxonomy'}")) for tag in event.atlas]
-    lines += [Text(clean(f"OWASP {tag}: {owasp_name(tag) or 'not in the taxonomy'}")) for tag in event.owasp]
-    return lines
+        after.append(f"risk {event.risk_score} of 100 = {sums}")
+    after += [f"ATLAS {tag}: {atlas_name(tag) or 'not in the taxonomy'}" for tag in event.atlas]
+    after += [f"OWASP {tag}: {owasp_name(tag) or 'not in the taxonomy'}" for tag in event.owasp]
+    return before, after
 
 
 _AGREEMENT = {
@@ -234,29 +241,53 @@ def _opinion(code: str) -> str:
     return f"{judge} said: {what} {said}" + (f" (score {more})" if more else "")
 
 
-def _evidence(event: AccessEvent) -> list[tuple[str, tuple[str, str, str] | None]]:
-    """Each evidence code with the stored text (before, marked, after), None when the span is not stored."""
+class Evidence(msgspec.Struct, frozen=True):
+    """One piece of evidence: its code, and where its span lies in a stored text (``field`` empty: not stored)."""
+
+    code: str
+    field: str = ""
+    start: int = 0
+    end: int = 0
+
+
+def evidence_of(event: AccessEvent) -> list[Evidence]:
+    """Each evidence code with its span in the stored text, as far as that is there."""
     found = []
     for code in event.evidence:
         parts = code.split("|")
         start, dash, end = parts[-1].partition("-")
-        text = event.response_text if len(parts) == 4 and parts[2] == "response" else event.prompt_text
-        excerpt = None
-        if len(parts) == 4 and dash and start.isdecimal() and end.isdecimal() and event.content_mode != "sealed":
-            first, last = int(start), int(end)
-            if 0 <= first < last <= len(text):
-                excerpt = (text[max(0, first - _AROUND) : first], text[first:last], text[last : last + _AROUND])
-        found.append((code, excerpt))
+        field = "response_text" if len(parts) == 4 and parts[2] == "response" else "prompt_text"
+        known = len(parts) == 4 and bool(dash) and start.isdecimal() and end.isdecimal()
+        if known and event.content_mode != "sealed" and 0 <= int(start) < int(end) <= len(getattr(event, field)):
+            found.append(Evidence(code, field, int(start), int(end)))
+        else:
+            found.append(Evidence(code))
     return found
 
 
-def _evidence_line(code: str, excerpt: tuple[str, str, str] | None) -> Text:
+def _excerpt(event: AccessEvent, one: Evidence) -> tuple[str, str, str] | None:
+    """The stored text around a span (before, marked, after); None when it is not stored."""
+    if not one.field:
+        return None
+    text: str = getattr(event, one.field)
+    first, last = one.start, one.end
+    return text[max(0, first - _AROUND) : first], text[first:last], text[last : last + _AROUND]
+
+
+def evidence_sentence(code: str) -> str:
+    """``override_instructions|base64|user|0-36`` in words; not cleaned."""
     concept, _, rest = code.partition("|")
     layer, _, rest = rest.partition("|")
     role = rest.partition("|")[0]
     if layer == "history":
-        return Text(clean(f"evidence: {concept}, in the conversation that this call carries"))
-    line = Text(clean(f"evidence: {concept} in {role} text" + (f", found after {layer}" if layer != "plain" else "")))
+        return f"evidence: {concept}, in the conversation that this call carries"
+    return f"evidence: {concept} in {role} text" + (f", found after {layer}" if layer != "plain" else "")
+
+
+def _evidence_line(code: str, excerpt: tuple[str, str, str] | None) -> Text:
+    line = Text(clean(evidence_sentence(code)))
+    if code.split("|")[1:2] == ["history"]:
+        return line
     if excerpt is None:
         line.append(" (its text is not stored)", style="dim")
         return line

@@ -23,16 +23,22 @@ def keys() -> None:
     """Look after the tenants' keys."""
 
 
-@keys.command()
+@keys.command(epilog=EPILOG)
 @click.argument("tenant")
 @store_option
 def rotate(tenant: str, store: Path) -> None:
     """Make a new hash key for TENANT. Older hashes stay checkable; equal prompts before and after do not compare."""
     ring = KeyRing(existing_store(store) / "keys", {}, Secrets())
+    known = ring.tenants()
+    if tenant not in known:
+        raise ConfigError(
+            f"tenant {tenant!r} has no key in this store",
+            hint=f"there are keys of: {', '.join(known) or 'nobody'}; a key that aitrail.toml names is rotated there",
+        )
     click.echo(f"tenant {tenant}: new key {ring.rotate(tenant)}; a running collector uses it after a restart")
 
 
-@keys.command()
+@keys.command(epilog=EPILOG)
 @click.argument("tenant")
 @click.argument("user_id")
 @store_option

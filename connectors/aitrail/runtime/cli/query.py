@@ -19,8 +19,8 @@ Examples:
   echo "SELECT code, count(*) FROM dead_letters GROUP BY ALL" | aitrail query -
 
 \b
-Views: events (`aitrail schema` lists its columns) and dead_letters. The dialect is DuckDB's. In events a missing
-string is '', a missing list is [], a missing number is NULL; times are UTC.
+Views: events (`aitrail schema` lists its columns), finding_records, health_records and dead_letters. The dialect is
+DuckDB's. A missing string is '', a missing list is [], a missing number is NULL; times are UTC.
 """
 _ANY_WIDTH = 10_000
 _CELL = 2_000

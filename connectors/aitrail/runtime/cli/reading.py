@@ -33,9 +33,10 @@ def read(store: Path, work: Callable[[Connection], T]) -> T:
     """
     import duckdb  # noqa: PLC0415  (takes 0.1 s to load, --help does not need it)
 
+    from aitrail.runtime import present  # noqa: PLC0415
     from aitrail.store.reader import StoreReader  # noqa: PLC0415
 
-    reader = StoreReader(existing_store(store))
+    reader = StoreReader(existing_store(store), health=present.of(store))
     try:
         with reader.connect() as connection:
             return work(connection)

@@ -5,17 +5,11 @@ controls and other invisible characters are shown as ``\x1b``, ``\u202e``; CSV c
 formula get an apostrophe in front (OWASP, "CSV Injection").
 """
 
-import csv
-import io
-import json
-import math
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from aitrail.safetext import as_csv, as_json, clean, csv_cell
+
+# Commands get all that is for output from here; these four live where the console reaches them as well.
+__all__ = ["as_csv", "as_json", "clean", "csv_cell"]
+
 # Where output goes to no terminal, lines may be longer than 80; COLUMNS still decides when it is set.
 PIPED_WIDTH = 140
 # Below this width only the columns that matter most are shown.
@@ -31,11 +30,6 @@ NARROW = 100
 # How much of an event id is shown in tables; `aitrail explain` takes a beginning.
 ID_SHOWN = 12
 CELL_SHOWN = 120
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# Controls, formats (bidi, zero width, tags), surrogates, private use, unassigned, line and paragraph separators.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
 Kind = Literal["text", "plain", "count", "usd", "ms", "score", "time", "id"]
 
 
@@ -46,23 +40,6 @@ class Column(msgspec.Struct, frozen=True):
     label: str
     kind: Kind = "text"
     from_width: int = 0
-
-
-@lru_cache(maxsize=4096)
-def _visible(char: str) -> str:
-    if unicodedata.category(char) not in _INVISIBLE:
-        return char
-    if char in _SHORT:
-        return _SHORT[char]
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """Give ``text`` with everything invisible or active made visible; ``lines`` keeps line feeds."""
-    if text.isprintable():
-        return text
-    return "".join(char if lines and char == "\n" else _visible(char) for char in text)
 
 
 def shown(value: Any, kind: Kind = "text", *, narrow: bool = False) -> str:
@@ -141,63 +118,3 @@ def table(
         cells = [capped(shown(row[index], column.kind, narrow=narrow), most) for index, column in kept]
         out.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in cells))
     return out
-
-
-def as_json(value: Any) -> str:
-    """JSON text without a raw control or bidirectional character; times are RFC 3339 in UTC."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(char if char == "\n" else _json_escape(char) for char in text)
-
-
-@lru_cache(maxsize=4096)
-def _json_escape(char: str) -> str:
-    if unicodedata.category(char) not in _INVISIBLE:
-        return char
-    return json.dumps(char)[1:-1] if ord(char) > 0x7F else f"\\u{ord(char):04x}"
-
-
-def _plain(value: Any) -> Any:
-    """Turn what a query can give into what JSON can say: NaN and infinity are null, decimals numbers."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float | Decimal):
-        number = float(value)
-        return number if math.isfinite(number) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, datetime):
-        moment = value.astimezone(UTC) if value.tzinfo else value
-        return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
-    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
-
-
-def csv_cell(value: Any) -> Any:
-    """One CSV cell: numbers as they are, texts clean and harmless in a spreadsheet."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float | Decimal):
-        return value
-    if isinstance(value, datetime | bytes):
-        return _scalar(value)
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    guard = "'" if text.lstrip(" ").startswith(_FORMULA) else ""
-    return guard + clean(text)
-
-
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV text (RFC 4180, lines end with LF) of one table."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([csv_cell(name) for name in header])
-    writer.writerows([csv_cell(value) for value in row] for row in rows)
-    return out.getvalue()

@@ -69,6 +69,10 @@ def _show(screen: Console, snapshot: Snapshot) -> None:
         screen.print(_sources(snapshot.sources))
     if snapshot.destinations:
         screen.print(_destinations(snapshot.destinations))
+    for source in snapshot.sources:
+        if source.state.not_read:
+            note = f"not read: {source.name}: {source.state.not_read}"
+            screen.print(Text(clean(note), "yellow"), soft_wrap=True)
     if snapshot.dead_letters:
         waiting = plural(snapshot.dead_letters, "open dead letter")
         screen.print(Text.assemble(f"{waiting}: ", ("aitrail deadletter list", "bold")))

@@ -1,9 +1,9 @@
-"""The HTTP sender that destinations hold: one place for TLS, time limits, addresses that are off limits, and errors.
+"""The HTTP sender that sources and destinations hold: one place for TLS, time limits, addresses off limits, and errors.
 
 It promises: certificates are always verified (TLS 1.2 or newer, a CA file of your own adds to nothing and replaces
 nothing but the default roots); a call ends by its deadline, however slowly the peer talks; a request goes to the
 configured host or nowhere, never to a link-local or cloud metadata address, whatever its name resolves to; no secret is
-in an error. It judges no answer: each destination has its own table for that.
+in an error. It judges no answer: whoever asks has a table of its own for that.
 """
 
 import email.utils
@@ -23,7 +23,8 @@ import httpx
 import msgspec
 
 from aitrail import __version__
-from aitrail.destinations._connect import (
+from aitrail.errors import AitrailError, ConfigError, TransientError
+from aitrail.net._connect import (
     CHUNK_BYTES,
     CheckedBackend,
     ForbiddenAddress,
@@ -32,7 +33,6 @@ from aitrail.destinations._connect import (
     forbidden_address,
     resolve_host,
 )
-from aitrail.errors import AitrailError, ConfigError, TransientError
 
 __all__ = [
     "LONGEST_RETRY_AFTER",

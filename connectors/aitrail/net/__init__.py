@@ -1,0 +1,1 @@
+"""How aitrail reaches servers: TLS, time limits, addresses off limits. Sources and destinations stand on it."""

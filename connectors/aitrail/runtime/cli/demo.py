@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -186,11 +187,13 @@ def _close(console: Console, store: Path, made: Manifest) -> None:
         console.print(Text(f"  - {incident.title}: {incident.story}"), soft_wrap=True)
     _say(console, "\nTry next")
     where = shlex.quote(str(store))
+    # What is suggested works when it is typed, also after an installation without extras.
+    first = "" if find_spec("starlette") else "pip install 'aitrail[web]' && "
     for line in (
         f"aitrail report --store {where} --format html --out day.html",
         f'aitrail query --store {where} "{_QUERY}"',
         f"aitrail explain --store {where} EVENT_OR_FINDING_ID",
-        f"aitrail console --store {where}",
+        f"{first}aitrail console --store {where}",
         "aitrail collect YOUR_LOGS && aitrail report",
     ):
         console.print(Text(f"  {line}"), soft_wrap=True)

@@ -20,6 +20,7 @@ _PACKAGES = (
     *("libsystemd0", "libglib2.0-0"),
 )
 _SECONDS = 30.0
+_FIRST = "first-message-of-all"
 
 
 class Server:
@@ -35,8 +36,24 @@ class Server:
         while len(found) < count and time.monotonic() < until:
             with contextlib.suppress(OSError):
                 found = self._output.read_text(encoding="utf-8").split("\n")[:-1]
+            found = [line for line in found if _FIRST not in line]
             time.sleep(0.05)
         return found
+
+    def open_output(self) -> None:
+        """Have it open its output file by a first message, over a connection without TLS.
+
+        rsyslog (8.2302) closes the socket of a TLS session twice. When its writer opens the output file between the
+        two, it is the file that the second one closes, and what is written to it goes into the next connection.
+        """
+        until = time.monotonic() + _SECONDS
+        with socket.create_connection(("127.0.0.1", self.tcp_port), _SECONDS) as first:
+            message = f"<110>1 - - {_FIRST} - - - open".encode()
+            first.sendall(b"%d %b" % (len(message), message))
+            while not (self._output.exists() and _FIRST in self._output.read_text(encoding="utf-8")):
+                if time.monotonic() > until:
+                    raise AssertionError("its output file does not open")
+                time.sleep(0.02)
 
 
 def _unpacked() -> Path:
@@ -145,7 +162,9 @@ def running(name: str, directory: Path) -> Iterator[Server]:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             _await(process, tls, tcp, directory / "log")
-            yield Server(tls, tcp, directory / "out", authority.ca_file, process.pid)
+            server = Server(tls, tcp, directory / "out", authority.ca_file, process.pid)
+            server.open_output()
+            yield server
         finally:
             process.terminate()
             process.wait(_SECONDS)
@@ -153,13 +172,23 @@ def running(name: str, directory: Path) -> Iterator[Server]:
         authority.close()
 
 
+def _listens(port: int) -> bool:
+    """Whether somebody listens there; without connecting, which would be a session that fails (see open_output)."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            for line in table.read_text(encoding="ascii").splitlines()[1:]:
+                local, state = line.split()[1], line.split()[3]
+                if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                    return True
+    return False
+
+
 def _await(process: "subprocess.Popen[bytes]", tls: int, tcp: int, log: Path) -> None:
     until = time.monotonic() + _SECONDS
     for port in (tls, tcp):
         while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            if _listens(port):
+                break
             if process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"it does not listen: {log.read_text()[-2_000:]}")
             time.sleep(0.05)

@@ -13,6 +13,7 @@ from aitrail.destinations._syslog_settings import SyslogSettings
 from aitrail.destinations.syslog import SyslogDestination
 from aitrail.errors import ConfigError, TransientError
 from aitrail.ports import EncodedEvent
+from aitrail.testing.certificates import Authority
 from aitrail.testing.events import hostile_events, make_event, make_events, oversize_event
 from aitrail.testing.peer import Behaviour
 from aitrail.testing.syslog_peer import NotSyslog, SyslogPeer, UdpPeer, parse_cef, parse_syslog
@@ -189,6 +190,32 @@ def test_tls_to_a_port_without_it_says_so(peer):
     with pytest.raises((ConfigError, TransientError)):
         send(destination, make_events(1), seconds=1.0)
     assert peer.received() == []
+
+
+def test_garbage_on_a_working_tls_connection_is_worth_another_try():
+    # rsyslog 8.2302 does this: a socket that it closes twice becomes the file that it writes messages to.
+    authority = Authority()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def babble():
+            plain, _ = listening.accept()
+            raw = plain.dup()
+            with plain, raw, authority.context().wrap_socket(plain, server_side=True) as spoken:
+                spoken.recv(100)
+                raw.sendall(b"<110>1 2026-11-23T09:00:00Z what another one sent")
+                with contextlib.suppress(ConnectionResetError):  # the answer to it
+                    while raw.recv(65_536):
+                        pass
+
+        server = threading.Thread(target=babble)
+        server.start()
+        port = listening.getsockname()[1]
+        destination = SyslogDestination(SyslogSettings(host="localhost", port=port, ca_file=authority.ca_file))
+        with pytest.raises(TransientError, match="broke the TLS protocol"):
+            send(destination, make_events(1))
+        destination.close()
+        server.join()
+    authority.close()
 
 
 def test_check_finds_a_closed_port(peer):

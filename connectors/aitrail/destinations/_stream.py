@@ -228,7 +228,7 @@ class Stream:
             yield
         except (OSError, ValueError) as error:
             self.abort()
-            raise explain(error, self._origin, self._endpoint) from None
+            raise explain(error, self._origin, self._endpoint, established=self._tls) from None
 
 
 class Streams:
@@ -308,8 +308,12 @@ _TOO_OLD = frozenset(
 _CLIENT = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE"})
 
 
-def explain(error: Exception, origin: str, endpoint: Endpoint) -> AitrailError:
-    """Say what went wrong with a connection, in the error tree."""
+def explain(error: Exception, origin: str, endpoint: Endpoint, *, established: bool = False) -> AitrailError:
+    """Say what went wrong with a connection, in the error tree.
+
+    Garbage on an ``established`` TLS connection is the receiver's fault of this moment (rsyslog has been seen to write
+    the contents of its output file into one), not a wrong port: worth another try.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigError(
             f"{origin}: the server's certificate is refused: {error.verify_message}",
@@ -318,6 +322,8 @@ def explain(error: Exception, origin: str, endpoint: Endpoint) -> AitrailError:
         )
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
+        if reason in _NOT_TLS and established:
+            return TransientError(f"{origin}: the receiver broke the TLS protocol", hint="see the receiver's own log")
         if reason in _NOT_TLS:
             return ConfigError(f"{origin}: the port does not speak TLS", where=endpoint.where, hint="use its TLS port")
         if reason in _TOO_OLD:

@@ -149,8 +149,9 @@ class ClassifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True):
     """A whole configuration; ``path`` is the file that it came from, ``text`` its text (to name lines in errors).
 
-    ``destinations`` are kept as tables: which settings one has depends on its type (``aitrail.registry``); ``serve``
-    and ``receivers`` are kept so as well: what they may say is for the server to know (``aitrail.web.settings``).
+    ``destinations`` are kept as tables: which settings one has depends on its type (``aitrail.registry``); ``serve``,
+    ``receivers`` and ``respond`` are kept so as well: what they may say is for the server to know
+    (``aitrail.web.settings``).
     """
 
     path: str = ""
@@ -164,6 +165,7 @@ class Config(Struct, frozen=True):
     destinations: dict[str, dict[str, Any]] = {}
     serve: dict[str, Any] = {}
     receivers: dict[str, dict[str, Any]] = {}
+    respond: dict[str, Any] = {}
     mapping: MappingConfig = MappingConfig()
     directory: DirectoryConfig = DirectoryConfig()
     classify: ClassifyConfig = ClassifyConfig()
@@ -242,7 +244,7 @@ def parse(text: str, path: Path) -> Config:
 
 
 def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
-    known = [*_SINGLE, *_NAMED, "destinations", "serve", "receivers"]
+    known = [*_SINGLE, *_NAMED, "destinations", "serve", "receivers", "respond"]
     for name, value in tree.items():
         if name not in known or not isinstance(value, dict):
             raise ConfigError(f"unknown section [{name}]", where=_where(path, text, name), hint=_closest(name, known))
@@ -255,7 +257,8 @@ def _build(tree: dict[str, Any], text: str, path: Path) -> Config:
             entries = {entry: _with_options(value) for entry, value in entries.items()}
         parts[name] = {entry: _convert(value, kind, f"{name}.{entry}", text, path) for entry, value in entries.items()}
     destinations = _entries(tree, "destinations", text, path)
-    listening = {"serve": tree.get("serve", {}), "receivers": _entries(tree, "receivers", text, path)}
+    listening = {name: tree.get(name, {}) for name in ("serve", "respond")}
+    listening["receivers"] = _entries(tree, "receivers", text, path)
     config = Config(path=str(path), text=text, destinations=destinations, **listening, **parts)
     for name, tenant in config.tenants.items():
         wrong = check_reference(tenant.key) if tenant.key else ""

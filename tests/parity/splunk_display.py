@@ -1,6 +1,7 @@
 """The searches of the app's pages, run: the engine's commands and those that shape a result for drawing.
 
-Written from the "Search Reference", as strictly as the engine: xyseries, fillnull, appendcols, rename of plain fields.
+Written from the "Search Reference", as strictly as the engine: xyseries, fillnull, appendcols, append of made-up rows,
+rename of plain fields.
 """
 
 import json
@@ -53,14 +54,26 @@ def _lined(text: str) -> str:
 
 
 def _run(stage: str, rows: list[Row], bounds: Range) -> list[Row]:
-    if len(stages(stage)) != 1:
+    if len(stages(stage)) != 1 and not stage.startswith("append ["):
         raise BadQueryError(f"a pipe without a line: {stage}")
     command, _, text = stage.partition(" ")
     if command == "addinfo":
         return engine._addinfo(engine.parser(text), rows, bounds)
+    if command == "append":
+        return rows + _made_up(text, bounds)
     if command in _SHAPES:
         return _SHAPES[command](text, rows)
     return engine._COMMANDS[command](engine.parser(text), rows)
+
+
+def _made_up(text: str, bounds: Range) -> list[Row]:
+    """A subsearch that begins with one row of nothing."""
+    if not (text.startswith("[| makeresults | ") and text.endswith("]")):
+        raise BadQueryError(text)
+    found: list[Row] = [{}]
+    for stage in stages(text[len("[| makeresults | ") : -1]):
+        found = _run(stage, found, bounds)
+    return found
 
 
 def _rename(text: str, rows: list[Row]) -> list[Row]:

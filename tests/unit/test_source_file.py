@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from aitrail.ports import Budget, RawBatch, RawRecord
-from aitrail.sources import _reading
+from aitrail.sources import _meter
 from aitrail.sources.file import FileSource
 
 NOW = 1_800_000_000.0
@@ -419,7 +419,7 @@ def test_budget_of_bytes_and_seconds(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("document", ["lines", "envelope", "pretty", "events"])
 def test_killed_after_any_batch(tmp_path, monkeypatch, pack, document):
-    monkeypatch.setattr(_reading, "BATCH_RECORDS", 7)
+    monkeypatch.setattr(_meter, "BATCH_RECORDS", 7)
     records = [line(n, n % 50) for n in range(100)]
     text = {
         "lines": b"\n".join(records) + b"\n",

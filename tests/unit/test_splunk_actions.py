@@ -14,27 +14,12 @@ from typing import Any
 
 import pytest
 import trustme
+from splunk_support import Splunkd
 
 from aitrail.compiler.emit.packs import source_tree
 
 BIN = (source_tree() or Path()) / "splunk_app" / "aitrail" / "bin"
 CASE, BLOCK = ("title", "severity"), ("kind", "value", "reason")
-
-
-class Splunk:
-    """What ``splunk.rest`` gives to an action."""
-
-    def __init__(self) -> None:
-        self.conf: dict[str, Any] = {"url": "", "timeout_seconds": "5", "ca_file": ""}
-        self.token = "t0ken"
-        self.sessions: list[str] = []
-
-    def simpleRequest(self, path: str, *, sessionKey: str, **_: Any) -> tuple[Any, bytes]:  # noqa: N802, N803
-        self.sessions.append(sessionKey)
-        content = self.conf if "conf-aitrail" in path else {"clear_password": self.token}
-        if content.get("clear_password") == "gone":
-            raise LookupError
-        return None, json.dumps({"entry": [{"content": content}]}).encode()
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -54,8 +39,9 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def splunk(monkeypatch: pytest.MonkeyPatch) -> Splunk:
-    peer, module = Splunk(), ModuleType("splunk")
+def splunk(monkeypatch: pytest.MonkeyPatch) -> Splunkd:
+    peer, module = Splunkd(), ModuleType("splunk")
+    peer.passwords["aitrail:response:"] = "t0ken"
     module.rest = peer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "splunk", module)
     monkeypatch.syspath_prepend(str(BIN))
@@ -63,7 +49,7 @@ def splunk(monkeypatch: pytest.MonkeyPatch) -> Splunk:
 
 
 @pytest.fixture
-def receiver(splunk: Splunk, tmp_path: Path) -> Iterator[type[Receiver]]:
+def receiver(splunk: Splunkd, tmp_path: Path) -> Iterator[type[Receiver]]:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -73,7 +59,10 @@ def receiver(splunk: Splunk, tmp_path: Path) -> Iterator[type[Receiver]]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    splunk.conf |= {"url": f"https://localhost:{server.server_port}/", "ca_file": str(tmp_path / "ca.pem")}
+    splunk.conf["conf-aitrail/response"] |= {
+        "url": f"https://localhost:{server.server_port}/",
+        "ca_file": str(tmp_path / "ca.pem"),
+    }
     yield handler
     server.shutdown()
     thread.join()
@@ -99,7 +88,7 @@ def run(action: str, names: tuple[str, ...], configuration: dict[str, str], **mo
 BLOCKED = {"kind": "credential", "value": "AKIAIOSFODNN7EXAMPLE", "reason": "leaked"}
 
 
-def test_a_block_is_asked_for(receiver: type[Receiver], splunk: Splunk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_is_asked_for(receiver: type[Receiver], splunk: Splunkd, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("block", BLOCK, BLOCKED) == run("block", BLOCK, BLOCKED) == 0
     (path, head, asked), (_, again, _) = receiver.asked
     assert path == "/v1/response/block"
@@ -107,7 +96,7 @@ def test_a_block_is_asked_for(receiver: type[Receiver], splunk: Splunk, capsys: 
     assert head["Idempotency-Key"] == again["Idempotency-Key"]
     assert {name: asked[name] for name in BLOCK} == BLOCKED
     assert asked["evidence"] == {"event_id": "e1", "tenant_id": "acme", "user_id": "ines.moreau"}
-    assert splunk.sessions == ["s3ssion"] * 4
+    assert len(splunk.calls) == 4
     told = capsys.readouterr().err
     assert "INFO" in told
     assert not [one for one in ("t0ken", "AKIA", "ines", "never sent") if one in told]
@@ -130,9 +119,9 @@ def test_all_but_2xx_is_an_error_and_no_redirect_is_followed(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(
-    receiver: type[Receiver], splunk: Splunk, capsys: pytest.CaptureFixture[str]
+    receiver: type[Receiver], splunk: Splunkd, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splunk.conf["ca_file"] = ""
+    splunk.conf["conf-aitrail/response"]["ca_file"] = ""
     assert run("block", BLOCK, BLOCKED) == 3
     assert "SSLCertVerificationError" in capsys.readouterr().err
     assert receiver.asked == []
@@ -148,18 +137,18 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     ],
 )
 def test_an_address_that_will_not_do_is_told(
-    splunk: Splunk, url: str, told: str, capsys: pytest.CaptureFixture[str]
+    splunk: Splunkd, url: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splunk.conf["url"] = url
+    splunk.conf["conf-aitrail/response"]["url"] = url
     assert run("block", BLOCK, BLOCKED) == 3
     assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["", "gone"])
 def test_without_a_token_nothing_is_sent(
-    receiver: type[Receiver], splunk: Splunk, token: str, capsys: pytest.CaptureFixture[str]
+    receiver: type[Receiver], splunk: Splunkd, token: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splunk.token = token
+    splunk.passwords = {"aitrail:response:": token} if token != "gone" else {}
     assert run("block", BLOCK, BLOCKED) == 3
     assert "storage/passwords" in capsys.readouterr().err
     assert receiver.asked == []
@@ -169,11 +158,11 @@ def test_without_a_token_nothing_is_sent(
     "changes", [{"value": ""}, {"value": "$result.credential_id$"}, {"kind": "host"}, {"reason": "a\nb"}]
 )
 def test_a_setting_that_is_missing_or_wrong_is_told(
-    splunk: Splunk, changes: dict[str, str], capsys: pytest.CaptureFixture[str]
+    splunk: Splunkd, changes: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("block", BLOCK, {**BLOCKED, **changes}) == 3
     assert next(iter(changes)) in capsys.readouterr().err
-    assert splunk.sessions == []
+    assert splunk.calls == []
 
 
 @pytest.mark.parametrize("name", ["aitrail_case", "aitrail_block"])

@@ -72,7 +72,9 @@ def definition(path: Path) -> dict[str, Any]:
     return found
 
 
-VIEWS = sorted((APP / "default" / "data" / "ui" / "views").glob("*.xml"))
+# The settings page is a form that a script makes: tests/e2e/test_splunk_settings.py.
+PAGES = sorted((APP / "default" / "data" / "ui" / "views").glob("*.xml"))
+VIEWS = [path for path in PAGES if path.stem != "settings"]
 BOARDS = [path for path in VIEWS if path.stem.startswith("aitrail_")]
 SAVED = conf("savedsearches")
 RULES = {name: keys for name, keys in SAVED.items() if name.endswith((" - Rule", " - Hunt"))}
@@ -121,6 +123,7 @@ def test_the_manifest_and_app_conf_agree() -> None:
     name, version = manifest["info"]["id"]["name"], manifest["info"]["id"]["version"]
     assert name == app["package"]["id"] == app["id"]["name"] == APP.name
     assert version == app["launcher"]["version"] == app["id"]["version"]
+    assert app["ui"]["setup_view"] in {path.stem for path in PAGES}
     own = {path.stem for path in (APP / "README").glob("*.conf.spec")} - {"alert_actions.conf", "savedsearches.conf"}
     assert {f"reload.{one.removesuffix('.conf')}" for one in own} == set(app["triggers"])
 
@@ -255,7 +258,7 @@ def test_lists_and_lookups_are_there() -> None:
 def test_alert_actions_have_their_script_their_form_and_their_description() -> None:
     spec = stanzas_of_spec((APP / "README" / "alert_actions.conf.spec").read_text(encoding="utf-8"))
     actions = conf("alert_actions")
-    assert set(actions) == set(spec) == {"aitrail_case", "aitrail_block"}
+    assert set(actions) == set(spec) == {"aitrail_finding", "aitrail_case", "aitrail_block"}
     for name, keys in actions.items():
         assert (APP / "bin" / f"{name}.py").is_file()
         assert (APP / "static" / keys["icon_path"]).is_file()
@@ -266,10 +269,12 @@ def test_alert_actions_have_their_script_their_form_and_their_description() -> N
         form = (APP / "default" / "data" / "ui" / "alerts" / f"{name}.html").read_text(encoding="utf-8")
         named = set(re.findall(r'name="action\.(\w+)\.(param\.\w+)"', form))
         assert named == {(name, param) for param in params - {"param._cam"}}
-    assert (
-        set(conf("aitrail")["response"])
-        == stanzas_of_spec((APP / "README" / "aitrail.conf.spec").read_text(encoding="utf-8"))["response"]
-    )
+    spec = stanzas_of_spec((APP / "README" / "aitrail.conf.spec").read_text(encoding="utf-8"))
+    assert {name: set(keys) for name, keys in conf("aitrail").items()} == spec
+    saved = (APP / "README" / "savedsearches.conf.spec").read_text(encoding="utf-8")
+    for name, keys in actions.items():
+        params = {f"action.{name}.{key}" for key in keys if key.startswith("param.") and key != "param._cam"}
+        assert {f"action.{name}", *params} == set(re.findall(rf"(action\.{name}[\w.]*) = <", saved))
 
 
 def stanzas_of_spec(text: str) -> dict[str, set[str]]:
@@ -300,7 +305,7 @@ def test_a_wrong_search_does_not_run() -> None:
 def test_the_menu_names_all_pages() -> None:
     nav = ET.fromstring((APP / "default" / "data" / "ui" / "nav" / "default.xml").read_text(encoding="utf-8"))
     named = [view.attrib["name"] for view in nav.iter("view")]
-    assert {path.stem for path in VIEWS} == set(named) - {"search", "reports", "alerts"}
+    assert {path.stem for path in PAGES} == set(named) - {"search", "reports", "alerts"}
     assert [view.attrib["name"] for view in nav.iter("view") if view.get("default")] == ["aitrail_usage"]
 
 
@@ -392,7 +397,51 @@ def test_a_page_says_how_to_read_it_and_has_its_panels(of: Content) -> None:
         assert drawn["viz_about"]["options"]["markdown"] == board.description
         panels = {panel.id: panel for panel in board.panels}
         assert 8 <= len(panels) <= 14
+        explained = drawn["viz_explained"]["options"]["markdown"]
         for name, panel in panels.items():
-            assert drawn[f"viz_{name}"]["description"].startswith(panel.help)
-            assert drawn[f"viz_{name}"]["description"].endswith(panel.empty)
+            assert f"**{panel.title}.** {panel.help}" in explained
+            assert panel.empty in explained
+            # Studio shows one line: nothing that it would cut, and whole sentences.
+            line = drawn[f"viz_{name}"].get("description", "")
+            assert len(line) <= panel.width * 19
+            assert panel.help.startswith(line)
+            assert not line or line[-1] in ".?!"
         assert set(found["inputs"]) == {"input_time", *(f"input_{field.name}" for field in board.filters)}
+
+
+def test_every_single_value_has_its_course() -> None:
+    """A number for the range, its change, and a row for every bucket of the range, also where nothing was."""
+    start = 1_795_000_000.0
+    seen = 0
+    for path in BOARDS:
+        found = definition(path)
+        for name, item in found["visualizations"].items():
+            if item["type"] != "splunk.singlevalue":
+                continue
+            seen += 1
+            assert item["options"]["sparklineDisplay"] == "below", name
+            assert item["options"]["sparklineNullValueDisplay"] in ("zero", "gaps")
+            column = re.fullmatch(r"> course \| seriesByName\('(\w+)'\)", item["options"]["sparklineValues"])
+            assert column, name
+            query = found["dataSources"][item["dataSources"]["course"]]["options"]["query"]
+            rows = shown(re.sub(r"\$[\w.]+\|s\$", '"*"', query).replace("$$", "$"), [], (start, start + 86_400))
+            times = [float(row["_time"]) for row in rows]
+            assert 24 <= len(times) == len(set(times)) <= 120, name
+            assert {after - before for before, after in pairwise(times)} == {times[1] - times[0]}
+            assert times[0] <= start < start + 86_400 - (times[1] - times[0]) <= times[-1]
+            assert {row.get(column[1]) for row in rows} <= {0, None}
+    assert seen == 26
+
+
+def test_an_event_falls_into_one_of_those_rows() -> None:
+    found = definition(APP / "default" / "data" / "ui" / "views" / "aitrail_usage.xml")
+    query = found["dataSources"]["course_calls"]["options"]["query"]
+    start = 1_795_000_000.0
+    events = [
+        splunk_engine.indexed(
+            {"event_id": f"e{n}", "action_kind": "inference", "tenant_id": "acme"}, start + 40_000 + n
+        )
+        for n in range(3)
+    ]
+    rows = shown(re.sub(r"\$[\w.]+\|s\$", '"*"', query), events, (start, start + 86_400))
+    assert sorted(row["calls"] for row in rows)[-2:] == [0, 3]

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from aitrail.compiler.dialects.spl_conditions import HIDDEN
 from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.rule import OWNERS, Correlation, Detection, Severity
 
@@ -170,8 +171,8 @@ def for_elastic(rule: Detection) -> Elastic:
 
 
 def splunk(of: Plan) -> Splunk:
-    """Splunk's form; the event's own ``source`` is there called ``event_source``."""
-    fields = tuple("event_source" if field == "source" else field for field in of.fields)
+    """Splunk's form; the event's own ``source`` and ``action`` have other names there."""
+    fields = tuple(HIDDEN.get(field, field) for field in of.fields)
     return Splunk(cron(of.name, of.every), f"-{_minutes(of.period)}m@m", "now", fields, f"{_minutes(of.hold)}m")
 
 

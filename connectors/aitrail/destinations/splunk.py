@@ -7,8 +7,6 @@ has already taken (``invalid-event-number``) is not sent again.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -19,18 +17,14 @@ from aitrail.destinations._batching import OVERSIZE_CODE
 from aitrail.destinations._hec_acks import Token, read_token
 from aitrail.destinations._hec_client import HecClient, Node
 from aitrail.destinations._hec_codes import Answer
-from aitrail.destinations._raw_fields import texts_last
 from aitrail.destinations._splunk_settings import SplunkSettings
+from aitrail.destinations._splunk_text import epoch, event_text
 from aitrail.errors import AuthError, ConfigError, TransientError
 from aitrail.net.http import HttpSender
 from aitrail.ports import ACCESS, DELIVERED, Ack, EncodedEvent, Limits, SecretResolver, Verdict
 
 _SMALLEST_CUT = 4_096
-# Searches extract the fields of a JSON event from its first 5,000 bytes only (limits.conf, [spath] extraction_cutoff),
-# and 10,240 characters ([kv] maxchars). In events above this size texts go last, so that verdicts are within.
-_TEXTS_LAST_ABOVE = 4_096
 
-_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _json = msgspec.json.Encoder().encode
 
 
@@ -147,33 +141,18 @@ class SplunkDestination:
                     work.verdicts[place] = Verdict("rejected", code=OVERSIZE_CODE)
                     continue
                 fitting = cut
-            body = self._body(fitting.body)
+            body = event_text(fitting.body, with_texts=self._with_texts)
             if body is None:
                 work.verdicts[place] = Verdict("rejected", code="not_json")
                 continue
             work.lines.append(self._envelope(fitting, body))
             work.places.append(place)
 
-    def _body(self, body: bytes) -> bytes | None:
-        """What is sent of an event; None when it is not one JSON object alone: the rest would end the envelope."""
-        if body[:1] != b"{":
-            return None
-        shown = body
-        try:
-            if self._with_texts and len(body) > _TEXTS_LAST_ABOVE:
-                shown = texts_last(body)
-            else:
-                _syntax(body)
-            body.decode()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        return shown
-
     def _envelope(self, event: EncodedEvent, body: bytes) -> bytes:
         one = event.event_id
         # Ids are hexadecimal; anything else is quoted as JSON does it.
         name = b'"' + one.encode() + b'"' if one.isascii() and one.isalnum() else _json(one)
-        return b"".join((b'{"time":"', _epoch(event.timestamp), self._head, body, self._tail, name, b"}}\n"))
+        return b"".join((b'{"time":"', epoch(event.timestamp), self._head, body, self._tail, name, b"}}\n"))
 
     def _send_run(self, work: _Work, start: int, end: int) -> None:
         """Send envelopes [start, end): halved when too large, and around events that the server refuses."""
@@ -202,7 +181,7 @@ class SplunkDestination:
         event = work.batch[place]
         room = len(work.lines[first]) // 2
         cut = _batching.fit(event, room, self._settings.oversize) if room >= _SMALLEST_CUT else None
-        body = self._body(cut.body) if cut is not None else None
+        body = event_text(cut.body, with_texts=self._with_texts) if cut is not None else None
         if cut is None or body is None:
             work.verdicts[place] = Verdict("rejected", code=OVERSIZE_CODE)
             return []
@@ -259,16 +238,3 @@ def _frame(settings: SplunkSettings) -> tuple[bytes, bytes]:
         named["index"] = settings.index
     fields = b"".join(b',"%s":%s' % (key.encode(), _json(value)) for key, value in named.items() if value)
     return b'"' + fields + b',"event":', b',"fields":{"event_id":'
-
-
-def _epoch(timestamp: str) -> bytes:
-    """Give a canonical timestamp as HEC time: seconds with three decimals, as text, so that nothing is rounded."""
-    return _second(timestamp[:19]) + (timestamp[19:23] if len(timestamp) == 24 else ".000").encode()
-
-
-@lru_cache(maxsize=4096)
-def _second(text: str) -> bytes:
-    try:
-        return b"%d" % int(datetime.fromisoformat(text + "+00:00").timestamp())
-    except ValueError:
-        return b"0"

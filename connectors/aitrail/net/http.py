@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpcore
 import httpx
@@ -293,7 +293,7 @@ class HttpSender:
         proxy = proxy_for(origin, self.endpoint.proxy)
         if proxy:
             parts = urlsplit(proxy)
-            secret = (parts.username or "", parts.password or "") if parts.username else None
+            secret = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
             bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
             return httpcore.HTTPProxy(proxy_url=bare, proxy_auth=secret, **common)
         return httpcore.ConnectionPool(**common)

@@ -45,7 +45,7 @@ from aitrail.runtime.scheduled.parts import Parts, Pushed, RunClock, make_parts
 from aitrail.secrets import Secrets
 from aitrail.sources._aws_calls import Access, Aws
 from aitrail.sources._aws_settings import CloudWatchSettings, S3SqsSettings
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 from aitrail.sources._s3_batches import Notes, Objects
 from aitrail.sources._s3_bodies import Bodies
 from aitrail.sources._s3_keys import describe

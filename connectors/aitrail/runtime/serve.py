@@ -25,6 +25,7 @@ from aitrail.pipeline import Pipeline
 from aitrail.runtime.assemble import STORE, Runtime, open_runtime
 from aitrail.runtime.collect import tidy
 from aitrail.runtime.metrics import render_metrics
+from aitrail.runtime.responding import Responder, make_responder
 from aitrail.runtime.status import take
 from aitrail.secrets import Secrets
 from aitrail.spool.states import SourceState
@@ -33,7 +34,15 @@ from aitrail.web.auth import Gate
 from aitrail.web.body import Limits
 from aitrail.web.intake import Committer, PushSource, Stats
 from aitrail.web.metrics import render
-from aitrail.web.settings import ReceiverSettings, Served, ServeSettings, paths_of
+from aitrail.web.respond import Responses
+from aitrail.web.settings import (
+    RESPONSE_PATHS,
+    ReceiverSettings,
+    RespondSettings,
+    Served,
+    ServeSettings,
+    paths_of,
+)
 
 # What was taken in is brought into the store at least this often, so that reports are fresh.
 _STORE_SECONDS = 5.0
@@ -86,18 +95,23 @@ def serve(
         receivers = [_receiver(runtime, name, one, committer) for name, one in settings.receivers.items()]
         for receiver in receivers:
             receiver.limits = _limits(receiver.settings, settings.serve)
+        responses, responder = _responses(runtime, settings.respond)
         app = App(
             receivers,
             committer,
             metrics=lambda: render(receivers, committer) + render_metrics(take(runtime.directory)),
             health=lambda: _health(committer),
             metrics_gate=_metrics_gate(settings.serve, runtime),
+            responses=responses,
         )
         server = uvicorn.Server(_server_config(uvicorn, app, config, settings.serve))
         with _socket(config, settings.serve) as listener, _threads(runtime, committer, stop, crashed, beside):
-            ready(Listening(_url(settings.serve, listener), tuple(p for r in receivers for p in paths_of(r.settings))))
+            paths = (*(p for r in receivers for p in paths_of(r.settings)), *(RESPONSE_PATHS if responses else ()))
+            ready(Listening(_url(settings.serve, listener), paths))
             _run(server, listener, committer)
             committer.stop(settings.serve.grace_seconds)
+        if responder is not None:
+            responder.close()
         if crash:
             raise crash[0]
         runtime.courier.drain()
@@ -128,6 +142,21 @@ def _receiver(runtime: Runtime, name: str, settings: ReceiverSettings, committer
     committer.add(source, make, wait)
     gate = Gate(name, settings, Secrets(), runtime.clock)
     return Receiver(name, settings, gate, source, Limits(0, 0, 0, 0.0), Stats())
+
+
+def _responses(runtime: Runtime, settings: RespondSettings) -> tuple[Responses | None, Responder | None]:
+    """The response API, where tokens say who may ask."""
+    if not settings.tokens:
+        return None, None
+
+    def wake() -> None:
+        for shipper in runtime.shippers:
+            shipper.wake()
+
+    names = (STORE, *(shipper.name for shipper in runtime.shippers))
+    responder = make_responder(runtime.config, settings, runtime.spool, names, Secrets(), runtime.clock, wake)
+    gate = Gate("respond", ReceiverSettings(tokens=settings.tokens), Secrets(), runtime.clock)
+    return Responses(gate, responder), responder
 
 
 def _limits(receiver: ReceiverSettings, serve: ServeSettings) -> Limits:

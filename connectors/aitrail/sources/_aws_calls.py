@@ -121,11 +121,6 @@ def _check_url(url: str) -> None:
         raise ConfigError(f"{url!r} is no https URL", where="endpoint_url", hint="write https://HOST")
 
 
-def printable(text: str) -> str:
-    """Escape what a key could use to forge a line of a log or to paint a terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-
-
 class Pace:
     """At most ``rate`` calls per second; shared by all sources of the process that name the same thing."""
 

@@ -8,7 +8,7 @@ from aitrail.ports import Budget, Cursors, RawBatch, Workload
 from aitrail.sources._aws_calls import Access, Aws
 from aitrail.sources._aws_settings import ManyRoles
 from aitrail.sources._aws_windows import Tally, Target, Windows, find
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 
 
 class Accounts:

@@ -22,7 +22,7 @@ from aitrail.errors import TransientError
 from aitrail.ports import Cursors, RawBatch, RawRecord
 from aitrail.sources._aws_seen import HOUR, Ring
 from aitrail.sources._caps import BATCH_RECORDS
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 
 DAY = 24 * HOUR
 OVERLAP = 15 * 60

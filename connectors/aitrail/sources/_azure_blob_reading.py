@@ -19,7 +19,8 @@ from aitrail.sources._azure_blob_listing import Blob
 from aitrail.sources._caps import OPEN_LINE_SECONDS, Caps
 from aitrail.sources._framing import Framer, Run, Tail
 from aitrail.sources._inflate import Text, detect, open_text, refused, skip
-from aitrail.sources._reading import Meter, _Batcher
+from aitrail.sources._meter import Meter
+from aitrail.sources._reading import _Batcher
 
 RANGE = 4 << 20
 """Bytes of one request: Azure answers larger ones in one piece too, but a lost connection then costs more."""

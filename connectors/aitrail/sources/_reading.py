@@ -8,12 +8,13 @@ import msgspec
 
 from aitrail.clock import Clock
 from aitrail.errors import CorruptInputError
-from aitrail.ports import Budget, RawBatch, RawRecord
+from aitrail.ports import RawBatch, RawRecord
 from aitrail.sources import _cursor
-from aitrail.sources._caps import BATCH_BYTES, BATCH_RECORDS, OPEN_LINE_SECONDS, SETTLE_SECONDS, Caps
+from aitrail.sources._caps import BATCH_BYTES, OPEN_LINE_SECONDS, SETTLE_SECONDS, Caps
 from aitrail.sources._cursor import Cursor
 from aitrail.sources._framing import Framer, Run, Tail
 from aitrail.sources._inflate import Stored, Text, detect, open_text, refused, skip
+from aitrail.sources._meter import Meter
 
 _NOT_JSON = "not_json"
 # A file that begins with so many lines of plain text holds nothing for us: nobody's log has a longer preamble.
@@ -35,32 +36,6 @@ class Opened(msgspec.Struct, gc=False):
     fault: str = ""
     fault_at: int = -1
     committed: bytes = b""
-
-
-class Meter:
-    """Counts against the budget of one fetch."""
-
-    def __init__(self, budget: Budget, clock: Clock) -> None:
-        self._records = budget.records
-        self._bytes = budget.bytes
-        self._clock = clock
-        self._deadline = clock.monotonic() + budget.seconds
-
-    @property
-    def spent(self) -> bool:
-        """Whether nothing more may be taken."""
-        return self._records <= 0 or self._bytes <= 0 or self._clock.monotonic() >= self._deadline
-
-    @property
-    def room(self) -> int:
-        """How many records a batch may hold."""
-        return max(1, min(BATCH_RECORDS, self._records))
-
-    def add(self, batch: RawBatch) -> None:
-        """Count what ``batch`` took; the last one that fits is the end of the fetch, so it is settled."""
-        self._records -= len(batch.records)
-        self._bytes -= batch.bytes_read
-        batch.settled = batch.settled or self.spent
 
 
 class _Prose:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Generator
 
 from aitrail.clock import Clock
 from aitrail.ports import Budget, RawBatch, RawRecord
-from aitrail.sources._aws_calls import Aws, printable
+from aitrail.printing import printable
+from aitrail.sources._aws_calls import Aws
 from aitrail.sources._aws_seen import HOUR, Memory, Part
 from aitrail.sources._aws_settings import S3Settings, S3SqsSettings
 from aitrail.sources._caps import Caps
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 from aitrail.sources._s3_bodies import Bodies
 from aitrail.sources._s3_keys import Described, describe
 from aitrail.sources._s3_objects import Body, Gone, Opened, Place, S3Object, read_object

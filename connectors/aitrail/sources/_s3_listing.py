@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from aitrail.errors import TransientError
-from aitrail.sources._aws_calls import Aws, printable
+from aitrail.printing import printable
+from aitrail.sources._aws_calls import Aws
 from aitrail.sources._s3_keys import Kind
 from aitrail.sources._s3_objects import S3Object
 

@@ -15,11 +15,13 @@ from msgspec import Struct
 
 from aitrail.errors import AuthError, CorruptInputError, TransientError
 from aitrail.ports import RawRecord
-from aitrail.sources._aws_calls import Aws, Refused, printable
+from aitrail.printing import printable
+from aitrail.sources._aws_calls import Aws, Refused
 from aitrail.sources._caps import Caps
 from aitrail.sources._framing import Framer
 from aitrail.sources._inflate import detect, open_text, refused, skip
-from aitrail.sources._reading import Meter, _Batcher, _Prose
+from aitrail.sources._meter import Meter
+from aitrail.sources._reading import _Batcher, _Prose
 
 GONE = frozenset({"NoSuchKey", "404", "NotFound", "NoSuchVersion"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})

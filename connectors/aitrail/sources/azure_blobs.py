@@ -29,7 +29,7 @@ from aitrail.sources._azure_start import start_epoch
 from aitrail.sources._caps import Caps
 from aitrail.sources._framing import Framer
 from aitrail.sources._inflate import detect, open_text
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 from aitrail.sources._values import is_value
 
 SWEEP = "sweep"

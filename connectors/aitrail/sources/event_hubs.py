@@ -31,7 +31,7 @@ from aitrail.sources._caps import Caps
 from aitrail.sources._event_hubs_receiver import Came, Receiver
 from aitrail.sources._event_hubs_settings import EventHubsSettings
 from aitrail.sources._kafka_messages import records_of
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 
 _POLL_SECONDS = 0.1
 # The storage client's own habits (a minute for an answer, fifteen seconds before it tries again) would hold up reading

@@ -30,7 +30,8 @@ from aitrail.sources._discover import STDIN, Discovery, Note, kind, reason
 from aitrail.sources._file_settings import FileSettings
 from aitrail.sources._framing import Framer, Run
 from aitrail.sources._inflate import Stored, detect, open_text, skip
-from aitrail.sources._reading import Meter, Opened, Reading, read_stream
+from aitrail.sources._meter import Meter
+from aitrail.sources._reading import Opened, Reading, read_stream
 from aitrail.sources._values import is_value
 
 _DEFAULT_CAPS = Caps()

@@ -25,7 +25,7 @@ from aitrail.sources._caps import BATCH_BYTES, BATCH_RECORDS, Caps
 from aitrail.sources._kafka_errors import AUTHENTICATION, POISON, Permissions, explain
 from aitrail.sources._kafka_messages import records_of
 from aitrail.sources._kafka_settings import KafkaSourceSettings
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 
 _CALL_SECONDS = 10.0
 _POLL_SECONDS = 0.1

@@ -30,7 +30,7 @@ from aitrail.sources._log_analytics_query import (
     ticks_of,
 )
 from aitrail.sources._log_analytics_settings import LogAnalyticsSettings
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 
 _EARLIEST_DAYS = 30
 _WIDE_EVERY = 1_800 * TICKS

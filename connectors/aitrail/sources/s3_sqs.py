@@ -18,7 +18,7 @@ from aitrail.sources._aws_calls import Access, Aws, Refused, finding
 from aitrail.sources._aws_seen import Ring
 from aitrail.sources._aws_settings import S3SqsSettings
 from aitrail.sources._cloudtrail_stores import KeyService
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 from aitrail.sources._s3_attest import UNVERIFIED, Attestor
 from aitrail.sources._s3_batches import Notes, Objects, split
 from aitrail.sources._s3_keys import describe

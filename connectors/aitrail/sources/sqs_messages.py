@@ -17,7 +17,7 @@ from aitrail.ports import Budget, Cursors, RawBatch, RawRecord, SecretResolver, 
 from aitrail.sources._aws_calls import Access, Aws, finding
 from aitrail.sources._aws_settings import SqsSettings
 from aitrail.sources._framing import Framer
-from aitrail.sources._reading import Meter
+from aitrail.sources._meter import Meter
 from aitrail.sources._sqs_queue import Message, Queue, acknowledge
 
 _keys = msgspec.json.Decoder(dict[str, Raw]).decode

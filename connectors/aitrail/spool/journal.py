@@ -11,11 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import zstandard
-from isal import isal_zlib
 
 from aitrail.errors import StoreError
 from aitrail.ports import EncodedEvent
+
+# The Splunk add-on brings along what its polls need, and those have no outbox: without the libraries batches are stored
+# as they are, with the same checksum.
+try:
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
+try:
+    import zstandard
+except ImportError:
+    zstandard = None  # type: ignore[assignment]
 
 FILE_BYTES = 64_000_000
 COMPRESS_ABOVE_BYTES = 64_000_000
@@ -42,7 +51,7 @@ class Journal:
 
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self._directory = directory
-        self._compressor = zstandard.ZstdCompressor(level=1)
+        self._compressor = zstandard.ZstdCompressor(level=1) if zstandard is not None else None
         rows = connection.execute("SELECT file, max(offset + length) FROM batch GROUP BY file").fetchall()
         ends = {int(file): int(end) for file, end in rows}
         for path in directory.glob("*.bin"):
@@ -68,7 +77,7 @@ class Journal:
         """Write a batch and sync it; it counts once ``keep`` is called."""
         data = _encode(([e.event_id for e in events], [e.timestamp for e in events], [e.body for e in events]))
         codec = "raw"
-        if self._live > COMPRESS_ABOVE_BYTES:
+        if self._live > COMPRESS_ABOVE_BYTES and self._compressor is not None:
             data, codec = self._compressor.compress(data), "zstd"
         file, offset = (self._file, self._end) if self._end < FILE_BYTES else (self._file + 1, 0)
         handle = self._open(file)
@@ -77,7 +86,7 @@ class Journal:
             written = os.pwrite(handle, view, at)
             view, at = view[written:], at + written
         os.fsync(handle)
-        return Place(file, offset, len(data), codec, isal_zlib.crc32(data))
+        return Place(file, offset, len(data), codec, crc32(data))
 
     def keep(self, place: Place) -> None:
         """Take note that the row of ``place`` is committed."""
@@ -93,11 +102,13 @@ class Journal:
                 data = file.read(place.length)
         except FileNotFoundError:
             data = b""
-        if len(data) != place.length or isal_zlib.crc32(data) != place.crc:
+        if len(data) != place.length or crc32(data) != place.crc:
             raise StoreError(
                 f"{path}: {place.length} bytes at offset {place.offset} are damaged",
                 hint="check the disk; restore the store from a backup, or collect those inputs again into a new one",
             )
+        if place.codec == "zstd" and zstandard is None:
+            raise StoreError(f"{path} is compressed", hint="pip install zstandard")
         if place.codec == "zstd":
             data = zstandard.ZstdDecompressor().decompress(data)
         return [EncodedEvent(*row) for row in zip(*_decode(data), strict=True)]

@@ -2,7 +2,8 @@
 
 Written from Splunk's REST API reference and from what splunk-sdk sends; not from Splunk's code. It knows what
 ``aitrail splunk install`` and ``verify`` need: indexes, HTTP inputs, saved searches, apps, the current context, and
-``tstats count ... by event_id`` over what a ``HecPeer`` has indexed. A call without the right capability is answered as
+``tstats count ... by event_id`` over what a ``HecPeer`` has indexed. And what a modular input needs, with the session
+that splunkd gives it: ``storage/passwords``, and its own stanza. A call without the right capability is answered as
 Splunk does: 403, and the message says which.
 """
 
@@ -31,6 +32,8 @@ COLLECTIONS: Mapping[str, tuple[str, str]] = {
     "apps/local": ("", "edit_local_apps"),
 }
 CAPABILITIES = ("search", "indexes_edit", "edit_token_http", "schedule_search")
+# splunk-sdk reads the body of an answer only if it is told what becomes of the connection; splunkd always says it.
+_KEPT = {"Connection": "Keep-Alive"}
 _MAKERS: Mapping[str, Callable[[str], str]] = {"data/inputs/http": lambda name: f"http://{name}"}
 
 
@@ -48,12 +51,18 @@ class SplunkdPeer:
         changes: the calls that changed something, as ``POST path``.
         version: what it says.
         searches: the searches that were asked for, with their time range.
+        session: of modular inputs; it may do everything.
+        passwords: ``realm:name:`` -> value.
+        inputs: ``SCHEME/NAME`` -> app and settings, of modular inputs.
     """
 
     def __init__(self, indexed: Callable[[], Iterable[Taken]] = tuple, *, tls: bool = False) -> None:
         self._indexed = indexed
         self._authority = Authority() if tls else None
         self.token = uuid.uuid4().hex
+        self.session = uuid.uuid4().hex
+        self.passwords: dict[str, str] = {}
+        self.inputs: dict[str, tuple[str, dict[str, str]]] = {}
         self.capabilities: list[str] = list(CAPABILITIES)
         self.instance = "enterprise"
         self.version = "10.2.0"
@@ -86,7 +95,8 @@ class SplunkdPeer:
             return self._call(request)
 
     def _call(self, request: Request) -> Reply:
-        if request.headers.get("authorization") != f"Bearer {self.token}":
+        session = request.headers.get("authorization") == f"Splunk {self.session}"
+        if not session and request.headers.get("authorization") != f"Bearer {self.token}":
             return _messages(401, "WARN", "call not properly authenticated")
         # Names with slashes are quoted twice in splunkd's links, and by clients once or twice.
         path = unquote(unquote(_NAMESPACE.sub("", request.path, count=1))).strip("/")
@@ -98,7 +108,38 @@ class SplunkdPeer:
             return reply_json(200, {"entry": [{"name": "context", "content": content}]})
         if path in ("search/jobs/export", "search/v2/jobs/export"):
             return self._export(form)
+        if session and path.startswith("storage/passwords"):
+            return self._passwords(request.method, path, form)
+        if session and path.startswith("data/inputs/"):
+            return self._modular(request, path.removeprefix("data/inputs/"), form)
         return self._entities(request.method, path, form)
+
+    def _passwords(self, method: str, path: str, form: dict[str, str]) -> Reply:
+        """Entries are called ``realm:name:``; the value is in the answer, as splunkd gives it to who may see it."""
+        name = path.removeprefix("storage/passwords").strip("/")
+        if method == "POST" and not name:
+            name = f"{form.get('realm', '')}:{form['name']}:"
+            if name in self.passwords:
+                return _messages(409, "ERROR", f"Could not create: {name} already exists")
+        elif name not in self.passwords:
+            return _messages(404, "ERROR", f"Could not find object id={name}")
+        if method == "POST":
+            self.changes.append(f"POST storage/passwords {name}")
+            self.passwords[name] = form["password"]
+        content = {"realm": name.split(":")[0], "clear_password": self.passwords[name]}
+        return reply_json(200, {"entry": [{"name": name, "acl": {"app": "search"}, "content": content}]}, _KEPT)
+
+    def _modular(self, request: Request, name: str, form: dict[str, str]) -> Reply:
+        """Inputs are found in any app, and changed in the one that they are in."""
+        if name not in self.inputs:
+            return _messages(404, "ERROR", f"Could not find object id={name}")
+        app, settings = self.inputs[name]
+        if request.method == "POST":
+            if f"/nobody/{app}/" not in request.path:
+                return _messages(404, "ERROR", f"Could not find object id={name}")
+            self.changes.append(f"POST data/inputs/{name}")
+            settings |= form
+        return reply_json(200, {"entry": [{"name": name, "acl": {"app": app}, "content": settings}]}, _KEPT)
 
     def _entities(self, method: str, path: str, form: dict[str, str]) -> Reply:
         known = next((one for one in COLLECTIONS if path == one or path.startswith(f"{one}/")), None)

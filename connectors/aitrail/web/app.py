@@ -17,6 +17,7 @@ from aitrail.web import otlp
 from aitrail.web.auth import Gate, Refusal
 from aitrail.web.body import SMALL_BODY, Gone, Limits, encoding_of, read_body, records_of, unpack
 from aitrail.web.intake import Answer, Committer, Posted, PushSource, Stats
+from aitrail.web.respond import PATHS, Responses
 from aitrail.web.settings import ReceiverSettings, paths_of
 
 Scope = MutableMapping[str, Any]
@@ -60,6 +61,7 @@ class App:
         metrics: gives the text of /metrics.
         health: gives what is wrong; empty when all is well.
         metrics_gate: who may read /metrics.
+        responses: the response API, where it is configured.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class App:
         metrics: Callable[[], str],
         health: Callable[[], str],
         metrics_gate: Gate | None = None,
+        responses: Responses | None = None,
     ) -> None:
         self._committer = committer
         self._metrics = metrics
         self._health = health
         self._metrics_gate = metrics_gate
+        self._responses = responses
         self._routes = {
             path: _Route(receiver, path.rpartition("/")[2] if receiver.otlp else "")
             for receiver in receivers
@@ -95,6 +99,8 @@ class App:
             await self._say_health(scope, send)
         elif path == "/metrics":
             await self._say_metrics(scope, send)
+        elif self._responses is not None and path in PATHS:
+            await self._respond_to(self._responses, scope, receive, send)
         else:
             await _refuse(send, Refusal(404, "path_unknown", "no receiver has this path; see [receivers.*].path"))
 
@@ -120,6 +126,18 @@ class App:
         text = await asyncio.to_thread(self._metrics)
         kind = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
         await _respond(send, 200, text.encode(), (kind,))
+
+    # --- what a SIEM asks for
+
+    async def _respond_to(self, responses: Responses, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            found = await responses.take(scope["path"], scope["method"], _headers(scope), receive)
+        except Gone:
+            return
+        if isinstance(found, Refusal):
+            await _refuse(send, found)
+        else:
+            await _respond(send, 200, _encode(found), (_JSON,))
 
     # --- what is posted
 

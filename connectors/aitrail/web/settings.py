@@ -1,4 +1,4 @@
-"""What ``[serve]`` and ``[receivers.NAME]`` may say, and what is checked before anything listens."""
+"""What ``[serve]``, ``[receivers.NAME]`` and ``[respond]`` may say, and what is checked before anything listens."""
 
 import ipaddress
 import re
@@ -14,8 +14,9 @@ from aitrail.secrets import check_reference
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,200}")
+RESPONSE_PATHS = ("/v1/response/case", "/v1/response/block")
 # Paths of the server itself.
-RESERVED = frozenset({"/health", "/metrics"})
+RESERVED = frozenset({"/health", "/metrics", *RESPONSE_PATHS})
 
 
 class ServeSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,11 +119,43 @@ class ReceiverSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 8.0
 
 
+class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[respond.gateways.NAME]``: a gateway at which credentials and users can be blocked."""
+
+    url: Annotated[str, Meta(description="Base address of the gateway's management API, https.")]
+    key: Annotated[str, Meta(description="Reference to a key that may block, e.g. env:NAME.")]
+    type: Annotated[
+        Literal["litellm"], Meta(description="litellm: /key/block for a key's hash, /customer/block for an end user.")
+    ] = "litellm"
+    users: Annotated[
+        bool,
+        Meta(
+            description="Also block end users. LiteLLM heeds that only with its enterprise callback "
+            "`blocked_user_check`; without it the call succeeds and stops nobody."
+        ),
+    ] = False
+    tenant: Annotated[str, Meta(description="Only for findings of this tenant; empty: of all.")] = ""
+    ca_file: Annotated[str, Meta(description="PEM file of authorities to trust instead of the system's.")] = ""
+
+
+class RespondSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[respond]``: what `aitrail serve` does when a SIEM asks for it; without tokens the API is not there."""
+
+    tokens: Annotated[
+        tuple[str, ...], Meta(description="References to bearer tokens; several while one is replaced.")
+    ] = ()
+    dry_run: Annotated[
+        bool, Meta(description="Say and record what would be blocked, and block nothing; false: block.")
+    ] = True
+    gateways: Annotated[dict[str, GatewaySettings], Meta(description="Where to block, one table each.")] = {}
+
+
 class Served(Struct, frozen=True):
     """The checked settings of one server."""
 
     serve: ServeSettings
     receivers: dict[str, ReceiverSettings]
+    respond: RespondSettings = RespondSettings()
 
     @property
     def loopback(self) -> bool:
@@ -142,8 +175,10 @@ def served(config: Config, *, host: str | None = None, port: int | None = None) 
     receivers = {
         name: config.section(f"receivers.{name}", table, ReceiverSettings) for name, table in config.receivers.items()
     }
-    found = Served(serve, receivers)
+    respond = config.section("respond", config.respond, RespondSettings)
+    found = Served(serve, receivers, respond)
     _check_serve(config, serve, loopback=found.loopback)
+    _check_respond(config, respond)
     taken: dict[str, str] = {}
     for name, receiver in receivers.items():
         _check_receiver(config, name, receiver, loopback=found.loopback)
@@ -188,6 +223,19 @@ def _check_serve(config: Config, serve: ServeSettings, *, loopback: bool) -> Non
         if path and not config.resolve(path).is_file():
             raise ConfigError(f"no such file: {path}", where=config.where(f"serve.{name}"))
     _check_references(config, "serve.metrics_tokens", serve.metrics_tokens)
+
+
+def _check_respond(config: Config, respond: RespondSettings) -> None:
+    _check_references(config, "respond.tokens", respond.tokens)
+    if respond.gateways and not respond.tokens:
+        raise ConfigError("nobody may ask", where=config.where("respond.tokens"), hint='tokens = ["env:NAME"]')
+    for name, gateway in respond.gateways.items():
+        if check_name(name):
+            raise ConfigError(f"the name {name!r} is not allowed", where=config.where("respond"), hint=check_name(name))
+        _check_references(config, f"respond.gateways.{name}.key", (gateway.key,))
+        if gateway.ca_file and not config.resolve(gateway.ca_file).is_file():
+            where = config.where(f"respond.gateways.{name}.ca_file")
+            raise ConfigError(f"no such file: {gateway.ca_file}", where=where)
 
 
 def _check_receiver(config: Config, name: str, receiver: ReceiverSettings, *, loopback: bool) -> None:

@@ -42,7 +42,7 @@ SOURCETYPES: dict[Dataset, str] = {
 }
 TIME = "_time"
 # Names that Splunk gives fields of its own to; the event's are read from its text.
-_HIDDEN = {"source": "event_source", "timestamp": "event_timestamp"}
+_HIDDEN = {**spl_conditions.HIDDEN, "timestamp": "event_timestamp"}
 _TEXTUAL = ("string", "ip", "text")
 
 
@@ -193,15 +193,44 @@ def _rows(query: Metric, scope: Scope, *, narrow: bool) -> list[str]:
     return lines
 
 
+def without_gaps(query: Metric, value: Aggregate) -> list[str]:
+    """Stages after those of ``render`` of a query by time alone: a row for every bucket of the range.
+
+    A bucket without events counts nothing and sums to 0; it has no average, extreme or share.
+    """
+    width = [f"eval z_width={BUCKET_SECONDS[query.bucket]}"] if query.bucket in BUCKET_SECONDS else _width()
+    nothing = "0" if value.function in ("count", "sum", "dcount") else "null()"
+    rows = [
+        "makeresults",
+        "addinfo",
+        'eval z_until=if(info_max_time=="+Infinity", now(), info_max_time)',
+        *width,
+        "eval z_time=mvrange(floor(info_min_time / z_width) * z_width, z_until, z_width)",
+        "mvexpand z_time",
+        f"eval _time=tonumber(z_time), {value.name}={nothing}",
+        f"table _time, {value.name}",
+    ]
+    return [
+        f"table _time, {value.name}",
+        f"append [| {' | '.join(rows)}]",
+        f"stats max({value.name}) AS {value.name} BY _time",
+        "sort 0 +num(_time)",
+        f"table _time, {value.name}",
+    ]
+
+
+def _width() -> list[str]:
+    """How long a bucket is, by the length of the range."""
+    cases = ", ".join(f"z_range<={at_most}, {width}" for at_most, width in steps())
+    return [
+        'eval z_range=if(info_max_time=="+Infinity", now(), info_max_time) - info_min_time',
+        f"eval z_width=case({cases}, true(), {LADDER[-1]})",
+    ]
+
+
 def _moment(query: Metric) -> list[str]:
     if query.bucket == "auto":
-        cases = ", ".join(f"z_range<={at_most}, {width}" for at_most, width in steps())
-        return [
-            "addinfo",
-            'eval z_range=if(info_max_time=="+Infinity", now(), info_max_time) - info_min_time',
-            f"eval z_width=case({cases}, true(), {LADDER[-1]})",
-            "eval _time=floor(_time / z_width) * z_width",
-        ]
+        return ["addinfo", *_width(), "eval _time=floor(_time / z_width) * z_width"]
     if query.bucket in BUCKET_SECONDS:
         width = BUCKET_SECONDS[query.bucket]
         return [f"eval _time=floor(_time / {width}) * {width}"]

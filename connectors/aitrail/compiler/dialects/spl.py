@@ -6,7 +6,8 @@ there, where the index answers them. ``where`` compares with case and null sprea
 (``coalesce``) or stands in ``if``. A literal takes backslash as the escape of quotes and of itself; a backtick would
 start a macro. ``%`` and ``_`` are wildcards to ``like``. JSON arrays are multivalue fields named with ``{}``. Events
 may come twice, so ``dedup event_id``; the indexed ``event_id`` and the extracted one may make two values of it. The
-event's own ``source`` is hidden by Splunk's. Extraction stops at limits of ``limits.conf`` (``spath``, ``kv``).
+event's own ``source`` is hidden by Splunk's, and its ``action`` by what the data models call so: the app extracts
+``vendor_action``. Extraction stops at limits of ``limits.conf`` (``spath``, ``kv``).
 
 Correlations are exact. ``streamstats time_window=`` does not say whether the far end of its window is in it, and looks
 at no more than ``max_stream_window`` events, so windows are counted with a running sum: what enters adds, what leaves
@@ -19,7 +20,7 @@ stops, and says so, at its limit of memory (``limits.conf``).
 from collections.abc import Callable, Mapping
 
 from aitrail.compiler.dialects.scope import shipped_rule
-from aitrail.compiler.dialects.spl_conditions import condition, name, searchable, searched
+from aitrail.compiler.dialects.spl_conditions import HIDDEN, condition, name, searchable, searched
 from aitrail.compiler.expr import And, Expr, fields_of
 from aitrail.compiler.metric import Dataset, catalog
 from aitrail.compiler.problems import Unsupported
@@ -84,11 +85,12 @@ def split(expr: Expr) -> tuple[list[str], Expr | None]:
 
 
 def prepared(used: set[str], known: Mapping[str, FieldInfo] | None = None) -> list[str]:
-    """Give lists plain names, the event's own source a name, and the id one value."""
+    """Give lists plain names, the event's own fields that others hide their names, and the id one value."""
     known = by_name() if known is None else known
     lists = sorted(field for field in used if known[field].kind == "list")
     renames = ", ".join(f'"{field}{{}}" AS {field}' for field in lists)
-    own = ['eval event_source=json_extract(_raw, "source")'] if "source" in used else []
+    # What is extracted for the search is not unescaped.
+    own = [f'eval {HIDDEN[field]}=json_extract(_raw, "{field}")' for field in sorted(used & HIDDEN.keys())]
     return [*([f"rename {renames}"] if lists else []), *own, "eval event_id=mvindex(event_id, 0)"]
 
 
@@ -97,7 +99,7 @@ def _hits(rule: Correlation) -> list[str]:
     needed = [*rule.group_by, *([rule.field] if rule.field else [])]
     halves = [split(part.expr) for part in rule.rules]
     used = {field for part in rule.rules for field in fields_of(part.expr)} | set(needed)
-    present = [f"{field}=*" for field in dict.fromkeys(needed) if field != "source"]
+    present = [f"{name(field)}=*" for field in dict.fromkeys(needed) if field != "source"]
     any_of = [" ".join(filters) for filters, _ in halves]
     filters = [f"({' OR '.join(f'({one})' for one in any_of)})"] if all(any_of) and len(any_of) > 1 else []
     if len(any_of) == 1:

@@ -30,6 +30,8 @@ from aitrail.schema.catalog import FieldInfo
 # Words of these characters are whole terms of the index, and no wildcards.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@-]+")
 _END = "(?!(?s:.))"
+# Splunk's own field hides "source"; "action" holds the word that the Common Information Model prescribes.
+HIDDEN = {"source": "event_source", "action": "vendor_action"}
 
 
 # --- search
@@ -57,7 +59,7 @@ def searched(expr: Expr) -> str:
     if isinstance(expr, Not):
         return f"NOT {searched(expr.item)}"
     assert not isinstance(expr, SameText | InNetwork | Matches)
-    field = expr.field.name + ("{}" if expr.field.kind == "list" else "")
+    field = name(expr.field.name) + ("{}" if expr.field.kind == "list" else "")
     if isinstance(expr, Text):
         return f'{field}="{expr.value}"'
     if isinstance(expr, OneOf):
@@ -98,8 +100,8 @@ def literal(text: str) -> str:
 
 
 def name(field: str) -> str:
-    """The field's name in ``where``, as ``spl.prepared`` has made it."""
-    return "event_source" if field == "source" else field
+    """The field's name in a search: the event's own where another has that name (``spl.prepared``, ``props.conf``)."""
+    return HIDDEN.get(field, field)
 
 
 def _folded(field: FieldInfo) -> str:

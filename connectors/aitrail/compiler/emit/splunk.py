@@ -11,7 +11,7 @@ from aitrail.compiler.emit.archive import tar_gz
 from aitrail.compiler.emit.splunk_conf import Stanza, conf
 from aitrail.compiler.emit.splunk_icon import icon
 from aitrail.compiler.emit.splunk_panels import APP
-from aitrail.compiler.emit.splunk_searches import annotations, stanza, stanza_name
+from aitrail.compiler.emit.splunk_searches import annotations, as_finding, stanza, stanza_name
 from aitrail.compiler.emit.splunk_studio import view, view_name
 from aitrail.compiler.load import PHASES
 from aitrail.contentdir import content_path
@@ -89,7 +89,7 @@ def _app() -> dict[str, Stanza]:
         },
         "package": {"id": APP, "check_for_updates": 0},
         "install": {"is_configured": 0, "state": "enabled", "build": 1},
-        "ui": {"is_visible": 1, "label": "aitrail: AI access audit", "docs_section_override": ""},
+        "ui": {"is_visible": 1, "label": "aitrail: AI access audit", "setup_view": "settings"},
         "triggers": {"reload.aitrail": "simple"},
     }
 
@@ -163,7 +163,7 @@ def _nav(content: Content) -> bytes:
         '  <collection label="Rules and hunts">\n'
         '    <saved source="unclassified" match="aitrail" />\n'
         '    <view name="reports" />\n    <view name="alerts" />\n  </collection>\n'
-        '  <view name="search" />\n  <view name="setup_guide" />\n</nav>\n'
+        '  <view name="search" />\n  <view name="setup_guide" />\n  <view name="settings" />\n</nav>\n'
     ).encode()
 
 
@@ -174,15 +174,15 @@ def _table(head: list[str], rows: list[list[str]]) -> bytes:
 
 
 def _rules(content: Content) -> bytes:
-    """Each rule with what to do: a finding's own fields name the rule only."""
+    """Each rule with what to do, and how the rows of its search become findings (``bin/aitrail_finding.py``)."""
     rows = []
     for rule in sorted((*content.detections, *content.behaviors), key=lambda rule: rule.meta.name):
         meta, own = rule.meta, annotations(rule)
         kinds = [" ".join(own.get(key, ())) for key in ("mitre_attack", "mitre_atlas", "owasp_llm")]
         steps = ["\n".join(getattr(meta.response, phase)) for phase in PHASES]
-        rows.append([meta.id, meta.name, meta.title, meta.severity, meta.kind, *kinds, *steps])
-    head = ["rule_id", "name", "title", "severity", "kind", "mitre_attack", "mitre_atlas", "owasp_llm", *PHASES]
-    return _table(head, rows)
+        rows.append([meta.id, meta.name, meta.title, meta.severity, meta.kind, *kinds, *as_finding(rule), *steps])
+    head = ["rule_id", "name", "title", "severity", "kind", "mitre_attack", "mitre_atlas", "owasp_llm"]
+    return _table([*head, "atlas", "owasp", "grouped", "entities", "hold", "risk_score", *PHASES], rows)
 
 
 def _approved() -> bytes:

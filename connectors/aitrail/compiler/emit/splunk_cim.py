@@ -4,7 +4,15 @@ Facts ("Search-time operation sequence"): extractions come first, then ``KV_MODE
 them see what was there before the first), lookups, eventtypes, tags. So a calculated field may read every field of the
 event and no other calculated one. ``KV_MODE = json`` and no indexed extraction: each field once. A field that several
 of ours could fill (``vendor_account``: the cloud account, else the tenant) is calculated; the others are aliases of
-what the catalog names. No name of the event itself is given another meaning: searches read those.
+what the catalog names. No name of the event itself is given another meaning, because searches read those - but for
+``action``, for which the models prescribe words: what the source called the operation is ``vendor_action``, extracted
+so that the index answers a search for it.
+
+Prescribed ("Common Information Model Add-on", the models' fields): Authentication ``action`` success, failure, error,
+pending; Intrusion Detection ``action`` allowed, blocked; Change ``action`` created, deleted, modified, acl_modified,
+stopped and ``status`` success, failure; Web ``status`` an HTTP status, ``http_method`` a method. One event has one
+``action``, so no event is in two of the first three. What no record says is absent (the models' own searches then put
+"unknown"); a guess is none.
 """
 
 from aitrail.compiler.emit.splunk_conf import Stanza
@@ -26,14 +34,44 @@ _TIMED = {
 }
 _PROMPT, _ANSWER = (f'coalesce({name}_classification, "clean")' for name in ("prompt", "response"))
 _TIER = 'coalesce(injection_tier, "")'
+_KIND, _OUTCOME, _DID = (f'coalesce({name}, "")' for name in ("action_kind", "outcome_status", "action"))
+_STOPPED = f'match({_OUTCOME}, "^(blocked|denied|throttled)$")'
+# Sessions begin; all else about keys and roles ("auth", too) changes them.
+_LOGIN = (
+    f'({_KIND}=="auth" AND match({_DID}, '
+    '"log_?[io]n(?!profile)|sign_?in|authenticat|assumerole|getsessiontoken|federationtoken"))'
+)
+_VERBS = {
+    "deleted": "delet|remov|revok|archiv|destroy|detach|deregister|purge|undeploy",
+    "stopped": "stop|disabl|pause|cancel|deactivat",
+    "acl_modified": "policy|permission|grant|acls?$",
+    "created": "creat|(?<!re)generat|import|upload|regist|invite|(^|[^a-z])add(ed)?([^a-z]|$)",
+    "modified": "updat|modif|put|attach|write|chang|enabl|rotat|restor|edit|renam|copy|deploy|ingest|regenerat",
+}
+_WORDS = ", ".join(f'match({_DID}, "{verb}"), "{word}"' for word, verb in _VERBS.items())
+_CHANGE = (
+    f'(match({_KIND}, "^(admin|guardrail|weights|data|auth)$") AND NOT {_LOGIN} AND (coalesce(read_only, "")=="false" '
+    f'OR (isnull(read_only) AND match({_DID}, "{"|".join(_VERBS.values())}"))))'
+)
 _EVALS = {
+    # Which of the models that prescribe words an access is for.
+    "aitrail_kind": f'case({_LOGIN}, "authentication", {_CHANGE}, "change", true(), "use")',
+    "action": (
+        f'case({_LOGIN}, case({_OUTCOME}=="success", "success", match({_OUTCOME}, "^(blocked|denied)$"), "failure", '
+        f'match({_OUTCOME}, "^(error|throttled)$"), "error", true(), null()), '
+        f'{_CHANGE}, case({_WORDS}, true(), "modified"), '
+        f'{_KIND}=="inference" OR {_TIER}!="", if({_STOPPED}, "blocked", "allowed"), true(), "read")'
+    ),
     "object_category": "coalesce(resource_type, action_kind)",
     "object": 'coalesce(tool, resource_id, model, "unknown")',
     "object_id": 'coalesce(resource_id, model, "unknown")',
     "vendor_account": "coalesce(cloud_account, tenant_id)",
     "src": 'coalesce(src_ip, src_host, "unknown")',
     "dest": 'coalesce(service, app, "unknown")',
-    "status": "coalesce(http_status, outcome_status)",
+    "status": (
+        f'case(NOT {_CHANGE}, http_status, {_OUTCOME}=="success", "success", '
+        f'match({_OUTCOME}, "^(unknown|)$"), null(), true(), "failure")'
+    ),
     "result": "outcome_status",
     "category": (
         f'case({_PROMPT}!="clean", prompt_classification, {_ANSWER}!="clean", response_classification, '
@@ -50,8 +88,14 @@ _EVALS = {
     "dvc": 'coalesce(app, service, "aitrail")',
     "url": 'coalesce(model, resource_id, "unknown")',
     "http_method": '"POST"',
+    "url_domain": 'coalesce(service, app, "unknown")',
+    # Characters: no source counts bytes.
+    "bytes": "prompt_chars + response_chars",
     "bytes_in": "prompt_chars",
     "bytes_out": "response_chars",
+    "http_user_agent_length": "len(user_agent)",
+    "object_attrs": 'coalesce(model_version, "unknown")',
+    "object_path": 'coalesce(destination_uri, resource_id, "unknown")',
     "ids_type": '"application"',
     "change_type": '"ai service"',
     "command": "action",
@@ -60,12 +104,18 @@ _EVALS = {
     "vendor_product": '"aitrail"',
 }
 _FINDING = {
+    # A rule tells and stops nothing.
+    "action": '"allowed"',
     "app": '"aitrail"',
+    "category": '"ai threat"',
     "description": "coalesce(summary, rule_name)",
-    "dest": "tenant_id",
+    "dest": 'if(coalesce(tenant_id, "")=="", "aitrail", tenant_id)',
+    "dvc": '"aitrail"',
     "id": "event_id",
+    "ids_type": '"application"',
     "signature": "coalesce(rule_name, rule_id)",
     "signature_id": "rule_id",
+    "src": 'coalesce(entity_ip, "unknown")',
     "type": '"alert"',
     "user": 'coalesce(user_id, "unknown")',
     "vendor_account": "tenant_id",
@@ -76,9 +126,11 @@ _FINDING = {
 def props() -> dict[str, Stanza]:
     """``props.conf``."""
     own = {"EXTRACT-event_source": r'"source":\s*"(?<event_source>[^"]*)"'}
+    did = {"EXTRACT-vendor_action": r'"action":\s*"(?<vendor_action>(?:[^"\\]|\\.)*)"'}
     access: dict[str, str | int] = {
         **_TIMED,
         **own,
+        **did,
         "description": "Accesses to AI systems, normalized and classified by aitrail",
         "FIELDALIAS-cim": " ".join(f"{one} ASNEW {name}" for one, name in aliases()),
         **{f"EVAL-{name}": text for name, text in _EVALS.items()},
@@ -88,7 +140,7 @@ def props() -> dict[str, Stanza]:
     finding: dict[str, str | int] = {
         **_TIMED,
         "description": "Findings of aitrail's rules",
-        "EXTRACT-src": r'"ip:(?<src>[^"]+)"',
+        "EXTRACT-entity_ip": r'"ip:(?<entity_ip>[^"]+)"',
         **{f"EVAL-{name}": text for name, text in _FINDING.items()},
         "LOOKUP-aitrail_rule": "aitrail_rules rule_id OUTPUTNEW validate contain investigate remediate",
     }
@@ -122,13 +174,17 @@ _TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "aitrail_access": (_BASE, ("data", "access")),
     "aitrail_inference": (f'{_BASE} action_kind="inference"', ("web",)),
     "aitrail_leakage": (f"{_BASE} leakage_count>0", ("dlp", "incident")),
-    "aitrail_attack": (f'{_BASE} injection_tier IN ("suspicious", "high")', ("ids", "attack")),
-    "aitrail_change": (
-        f'{_BASE} action_kind IN ("admin", "guardrail", "weights", "data") read_only=false',
-        ("change",),
+    "aitrail_attack": (
+        f'{_BASE} injection_tier IN ("suspicious", "high") aitrail_kind="use"',
+        ("ids", "attack"),
     ),
-    "aitrail_authentication": (f'{_BASE} action_kind="auth"', ("authentication",)),
+    "aitrail_change": (f'{_BASE} aitrail_kind="change"', ("change",)),
+    "aitrail_authentication": (f'{_BASE} aitrail_kind="authentication"', ("authentication",)),
     "aitrail_finding": ('sourcetype="ai:access:alert"', ("alert",)),
+    "aitrail_finding_attack": (
+        'sourcetype="ai:access:alert" owasp{} IN ("llm01:2025", "llm01:2026")',
+        ("ids", "attack"),
+    ),
 }
 
 

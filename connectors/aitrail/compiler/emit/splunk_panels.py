@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from aitrail.compiler.boards import label
 from aitrail.compiler.dashboard import Drill, Form, Panel
-from aitrail.compiler.dialects.metrics_spl import render
-from aitrail.compiler.dialects.scope import NONE, Scope, buckets
-from aitrail.compiler.dialects.spl_conditions import literal
+from aitrail.compiler.dialects.metrics_spl import render, without_gaps
+from aitrail.compiler.dialects.scope import NONE, Scope, buckets, columns
+from aitrail.compiler.dialects.spl_conditions import literal, name
 from aitrail.compiler.metric import Aggregate, Dataset, Listing, Metric, catalog
 
 APP = "aitrail"
@@ -62,10 +62,29 @@ def draw(panel: Panel, scope: Scope) -> Drawn:
     make = {"single": _single, "events": _events}.get(panel.form, _chart)
     drawn = make(panel, scope)
     handlers = _handlers(panel, scope)
-    # Studio has no text of one's own for an empty panel: the description says it, too.
-    help_text = f"{panel.help} When empty: {panel.empty}" if panel.empty else panel.help
-    about = {"title": panel.title, "description": help_text}
+    about = {"title": panel.title, **({"description": line} if (line := _fitting(panel)) else {})}
     return Drawn({**drawn.visualization, **about, **handlers}, drawn.searches)
+
+
+# Studio shows one line of a description and cuts the rest off: characters by columns of the grid, with room to spare.
+_PER_COLUMN, _MARGIN = 19, 4
+
+
+def _fitting(panel: Panel) -> str:
+    """As many whole sentences of the panel's help as one line takes: all of it is at the end of the page."""
+    room = panel.width * _PER_COLUMN - _MARGIN
+    fits = ""
+    for end in re.finditer(r"[.?!](?= |$)", panel.help):
+        if end.end() > room:
+            break
+        fits = panel.help[: end.end()]
+    return fits
+
+
+def reading(panel: Panel) -> str:
+    """How to read the panel, and what it means when it is empty (Studio has no text of one's own for that)."""
+    empty = f" *When empty:* {panel.empty}" if panel.empty else ""
+    return f"**{panel.title}.** {panel.help}{empty}"
 
 
 # --- values
@@ -134,6 +153,8 @@ def _single(panel: Panel, scope: Scope) -> Drawn:
         "unitPosition": "before" if unit == "USD" else "after",
         "numberPrecision": digits,
         "showSparklineAreaGraph": True,
+        "showSparklineTooltip": True,
+        "sparklineNullValueDisplay": _nulls(panel, value),
         "sparklineDisplay": "below" if query.bucket else "off",
         "trendColor": _trend(panel),
         "shouldUseThousandSeparators": True,
@@ -141,7 +162,7 @@ def _single(panel: Panel, scope: Scope) -> Drawn:
     if unit in _UNDER:
         options["underLabel"] = _UNDER[unit]
     if query.bucket:
-        searches["course"] = _piped(render(query, scope), f"table _time, {value.name}")
+        searches["course"] = _piped(render(query, scope), *without_gaps(query, value))
         options["sparklineValues"] = f"> course | seriesByName('{value.name}')"
     context: dict[str, Any] = {"colours": _ranges(panel, 100 if factor else 1), "changes": _changes(panel)}
     used = [key for key in context if f"({key})" in str(options)]
@@ -149,6 +170,11 @@ def _single(panel: Panel, scope: Scope) -> Drawn:
     if used:
         drawn["context"] = {key: context[key] for key in used}
     return Drawn(drawn, searches)
+
+
+def _nulls(panel: Panel, value: Aggregate) -> str:
+    """Studio makes a null of every 0 (and draws no line of nothing else): 0 again where that can only be good."""
+    return "zero" if value.function in ("count", "sum", "dcount") or panel.tone == "good_low" else "gaps"
 
 
 def _ranges(panel: Panel, factor: int) -> list[dict[str, Any]]:
@@ -186,11 +212,34 @@ def _events(panel: Panel, scope: Scope) -> Drawn:
     texts = [field.name for field in panel.query.fields if field.kind == "text"]
     short = [f"eval {', '.join(f'{one}=substr({one}, 1, {_TEXT_SHOWN})' for one in texts)}"] if texts else []
     search = _piped(render(panel.query, scope), *short)
-    return Drawn({"type": STANDS_IN["events"], "options": _table()}, {"primary": search})
+    options = _table(panel, [field.name for field in panel.query.fields])
+    return Drawn({"type": STANDS_IN["events"], "options": options}, {"primary": search})
 
 
-def _table() -> dict[str, Any]:
-    return {"count": 20}
+# Pixels that a field's values ask for; of others its heading decides.
+_WIDE = {
+    **dict.fromkeys(("prompt_text", "response_text", "summary"), 460),
+    **dict.fromkeys(("resource_id", "role", "passed_role", "destination_uri", "prompt_hash"), 320),
+    **dict.fromkeys(("rule_name", "leakage_types", "model", "action", "credential_id", "timestamp"), 220),
+    **dict.fromkeys(("flags", "verdict_agreement", "atlas", "owasp"), 220),
+    **dict.fromkeys(("user_id", "error_code", "department", "app", "src_ip", "resource_type"), 160),
+}
+_COLUMN, _BESIDE = 120, 40
+_LETTER, _SORT_SIGN = 9, 44
+
+
+def _table(panel: Panel, headings: list[str]) -> dict[str, Any]:
+    """Columns as wide as their values ask for, and no heading broken within a word."""
+    least = [max(map(len, one.split())) * _LETTER + _SORT_SIGN for one in headings]
+    wanted = [max(0, _WIDE.get(one, 0) - low) for one, low in zip(headings, least, strict=True)]
+    room = panel.width * _COLUMN - _BESIDE - sum(least)
+    if not headings or room <= 0:
+        return {"count": 20, "fontSize": "small"}
+    whole = sum(wanted)
+    share = min(1.0, room / whole) if whole else 0.0
+    even = (room - share * whole) / len(headings)
+    widths = [int(low + share * more + even) for low, more in zip(least, wanted, strict=True)]
+    return {"count": 20, "columnFormat": {one: {"width": px} for one, px in zip(headings, widths, strict=True)}}
 
 
 def _chart(panel: Panel, scope: Scope) -> Drawn:
@@ -205,7 +254,8 @@ _Shape = tuple[str, dict[str, Any], list[str]]
 def _course(panel: Panel, query: Metric) -> _Shape:
     """One series per value, or per group of one value."""
     options: dict[str, Any] = {
-        "legendDisplay": "right" if panel.width >= 6 else "bottom",
+        "legendDisplay": "right" if panel.width >= 8 else "bottom",
+        "legendTruncation": "ellipsisOff",
         "xAxisTitleVisibility": "hide",
         "seriesColors": _COLOURS,
     }
@@ -224,13 +274,25 @@ def _course(panel: Panel, query: Metric) -> _Shape:
 
 def _bars(panel: Panel, query: Metric) -> _Shape:
     value = _main(panel, query)
+    stages = [f"table {query.by[0].name}, {value.name}", *_readable((value,))]
+    if panel.width < _WIDE_ENOUGH and query.by[0].name in _LONG_NAMES:
+        return "splunk.table", _table(panel, [query.by[0].name, _shown(value)]), stages
     options: dict[str, Any] = {
         "xAxisTitleVisibility": "hide",
         "yAxisTitleVisibility": "hide",
         "legendDisplay": "off",
+        # A number at each bar; an axis of counts would show tenths.
+        "dataValuesDisplay": "all",
+        "yAxisLabelVisibility": "hide",
+        "showYMajorGridLines": False,
         "seriesColors": _COLOURS,
     }
-    return "splunk.bar", options, [f"table {query.by[0].name}, {value.name}", *_readable((value,))]
+    return "splunk.bar", options, stages
+
+
+# Beside a narrow bar Studio cuts the middle out of names longer than some fifteen letters; a table shows them whole.
+_WIDE_ENOUGH = 6
+_LONG_NAMES = ("atlas", "owasp", "error_code", "flags", "verdict_agreement", "leakage_types")
 
 
 def _pie(panel: Panel, query: Metric) -> _Shape:
@@ -239,13 +301,16 @@ def _pie(panel: Panel, query: Metric) -> _Shape:
     return "splunk.pie", options, [f"table {query.by[0].name}, {value.name}", *_readable((value,))]
 
 
-def _numbers(_panel: Panel, query: Metric) -> _Shape:
-    return "splunk.table", _table(), _readable(query.values)
+def _numbers(panel: Panel, query: Metric) -> _Shape:
+    names = {value.name: _shown(value) for value in query.values}
+    headings = [names.get(name, name) for name in columns(query, "_time")]
+    return "splunk.table", _table(panel, headings), _readable(query.values)
 
 
 def _matrix(panel: Panel, query: Metric) -> _Shape:
     rows, across = (field.name for field in query.by[:2])
-    return STANDS_IN["matrix"], _table(), [f"xyseries {rows} {across} {_main(panel, query).name}", "fillnull value=0"]
+    options = {"count": 20, "fontSize": "small", "columnFormat": {rows: {"width": _WIDE.get(rows, 140)}}}
+    return STANDS_IN["matrix"], options, [f"xyseries {rows} {across} {_main(panel, query).name}", "fillnull value=0"]
 
 
 def _heat(panel: Panel, query: Metric) -> _Shape:
@@ -258,7 +323,7 @@ def _heat(panel: Panel, query: Metric) -> _Shape:
         stages.append(f"eval day_of_week=case({names})")
     across = folded[-1]
     if across == "hour_of_day":
-        stages.append('eval hour_of_day=if(hour_of_day < 10, "0", "") . hour_of_day')
+        stages += ['eval hour_of_day=if(hour_of_day < 10, "0", "") . hour_of_day', *_all_hours(down, value.name)]
     # The order of rows is the order of what is drawn: hours from the left.
     stages += [f"sort 0 +str({across}), +str({down})", f"table {across}, {down}, {value.name}"]
     options = {
@@ -271,6 +336,19 @@ def _heat(panel: Panel, query: Metric) -> _Shape:
         "seriesColors": _COLOURS,
     }
     return STANDS_IN["heatmap"], options, [*stages, *_readable((value,))]
+
+
+def _all_hours(down: str, value: str) -> list[str]:
+    """A column for each hour of the day, also of those in which nothing was: gaps look like gaps."""
+    hour = 'eval hour_of_day=if(tonumber(z_hour) < 10, "0", "") . z_hour'
+    return [
+        f"append [| makeresults | eval z_hour=mvrange(0, 24, 1) | mvexpand z_hour | {hour} | table hour_of_day]",
+        'eval z_all="all"',
+        f"streamstats window=0 last({down}) AS z_down BY z_all",
+        f"eval {down}=coalesce({down}, z_down)",
+        f"where isnotnull({down})",
+        f"stats max({value}) AS {value} BY hour_of_day, {down}",
+    ]
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -339,7 +417,7 @@ def behind(panel: Panel, drill: Drill, scope: Scope) -> str:
 def _clicked(panel: Panel, query: Metric | Listing, field: str, several: bool) -> str:
     """A token is a literal, and what is absent was shown as the text for it."""
     token = _token(panel, query, field)
-    own = "event_source" if field == "source" else field
+    own = name(field)
     absent = f"(isnull({own}) AND {token}=={literal(NONE)})"
     if several:
         return f"(isnotnull(mvfilter({own}=={token})) OR {absent})"

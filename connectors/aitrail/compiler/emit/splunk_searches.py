@@ -4,7 +4,8 @@ Facts (Splunk, ``savedsearches.conf.spec`` and the conventions of Enterprise Sec
 "- Rule" is a correlation search there; ``action.notable`` (version 8: finding) and ``action.risk`` (intermediate
 finding) are passed over where they do not exist. Version 8 reads ``_entities`` and a ``risk_message`` per entity,
 version 7 the keys beside the lists: both are given. Annotations are lists, also of one. A field that a risk entry names
-must be in the result, so a search over single events hands out its entities' fields, too.
+must be in the result, so a search over single events hands out its entities' fields, too. What is found is kept as an
+event of ``ai:access:alert`` by an alert action of the app, because neither action above is there without it.
 """
 
 from aitrail.compiler import behavior_schedule, behavior_targets, schedule, tags, targets
@@ -58,6 +59,9 @@ def stanza(rule: Any) -> Stanza:
         "alert.suppress": 1,
         "alert.suppress.fields": ",".join(field for field in of.suppress_fields if field in columns(rule)),
         "alert.suppress.period": of.suppress_period,
+        # Kept as an event, also where there is no Enterprise Security.
+        "action.aitrail_finding": 1,
+        "action.aitrail_finding.param.rule_id": rule.meta.id,
         **_correlation(rule),
         **(_finding(rule) if rule.meta.severity in ("medium", "high", "critical") else {}),
         **_risk(rule),
@@ -104,6 +108,16 @@ def annotations(rule: Any) -> dict[str, list[str]]:
         "owasp_llm": [one.upper() for one in edition["owasp"]],
     }
     return {key: values for key, values in found.items() if values}
+
+
+def as_finding(rule: Any) -> list[str]:
+    """ATLAS and OWASP as findings carry them, the group's fields, kind=field of its entities, silence, risk."""
+    edition = tags.editioned(rule.meta.tags)
+    there = columns(rule)
+    group = [field for field in map(name, _grouped(rule)) if field in there]
+    pairs = [f"{kind}={name(field)}" for kind, field in rule.meta.entities.items() if name(field) in there]
+    lists = [" ".join(edition["atlas"]), " ".join(edition["owasp"]), " ".join(group), " ".join(pairs)]
+    return [*lists, str(_plan(rule).hold), str(RISK[rule.meta.severity])]
 
 
 def _correlation(rule: Any) -> dict[str, str | int]:

@@ -8,13 +8,15 @@ from aitrail.compiler.boards import label
 from aitrail.compiler.dashboard import GRID_COLUMNS, Dashboard, Panel, Section
 from aitrail.compiler.dialects.metrics_spl import render
 from aitrail.compiler.dialects.scope import Scope
-from aitrail.compiler.emit.splunk_panels import APP, draw
+from aitrail.compiler.emit.splunk_panels import APP, draw, reading
 from aitrail.compiler.metric import Aggregate, Metric
 from aitrail.schema.catalog import FieldInfo
 
 WIDTH = 1440
 ROW = 84
 _HEADING, _INTRO = 48, 84
+# Of text in a block as wide as the page: characters a line (few, to be safe), pixels a line and between paragraphs.
+_LINE, _LINE_HEIGHT, _BETWEEN = 190, 18, 14
 # An object or list of numbers and short texts: on one line.
 _PLAIN = r"-?[\d.e-]+|true|false|\"[^\"\\\n]{0,60}\"|[\[{] [^\[\]{}\n]{0,80} [\]}]"
 _SMALL = re.compile(rf"[\[{{](?:\n +(?:\"[\w.]+\": )?(?:{_PLAIN}),?)+\n +[\]}}]")
@@ -61,13 +63,19 @@ def definition(dashboard: Dashboard) -> dict[str, Any]:
         down += _HEADING
         for panel, across, row_down in _placed(section, down):
             drawn = draw(panel, scope)
-            names = {role: f"ds_{panel.id}" + ("" if role == "primary" else f"_{role}") for role in drawn.searches}
+            # No panel's name makes another's: all others begin with "ds_".
+            names = {role: f"ds_{panel.id}" if role == "primary" else f"{role}_{panel.id}" for role in drawn.searches}
             sources |= {names[role]: _search(f"{panel.title} ({role})", text) for role, text in drawn.searches.items()}
             bound = {"dataSources": names} if names else {}
             visualizations[f"viz_{panel.id}"] = {**drawn.visualization, **bound}
             width, height = panel.width * WIDTH // GRID_COLUMNS, panel.height * ROW
             structure.append(_block(f"viz_{panel.id}", across, row_down, width, height))
         down = max(_bottom(item) for item in structure)
+    panels = [panel for section in dashboard.sections for panel in section.panels if panel.query is not None]
+    for name, text, height in _reading(panels):
+        visualizations[name] = _markdown(text)
+        structure.append(_block(name, 0, down, WIDTH, height))
+        down += height
     inputs, choices = _inputs(dashboard)
     return {
         "title": dashboard.title,
@@ -91,6 +99,16 @@ def definition(dashboard: Dashboard) -> dict[str, Any]:
             "globalInputs": list(inputs),
         },
     }
+
+
+def _reading(panels: list[Panel]) -> list[tuple[str, str, int]]:
+    """The end of the page: each panel explained; name, text and height of the blocks."""
+    texts = [reading(panel) for panel in panels]
+    lines = sum(-(-len(text) // _LINE) for text in texts)
+    return [
+        ("viz_reading", "## How to read each panel", _HEADING),
+        ("viz_explained", "\n\n".join(texts), lines * _LINE_HEIGHT + len(texts) * _BETWEEN + _BETWEEN),
+    ]
 
 
 def _block(item: str, x: int, y: int, w: int, h: int) -> dict[str, Any]:

@@ -64,7 +64,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "package": (
         "aitrail.runtime.cli.package",
         "package",
-        "Zip a function for AWS Lambda or Azure Functions.",
+        "Package a function for AWS Lambda or Azure Functions, or the add-on for Splunk.",
     ),
     "content": ("aitrail.runtime.cli.content", "content", "Lint, test and explain detection rules."),
 }

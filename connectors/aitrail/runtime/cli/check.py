@@ -20,11 +20,12 @@ from aitrail.runtime.dryrun import NoCursors
 from aitrail.runtime.field_maps import read_map
 from aitrail.runtime.judging import make_judging, read_calibration
 from aitrail.runtime.probing import examine
+from aitrail.runtime.responding import Gateway
 from aitrail.secrets import Secrets
 from aitrail.store.places import Places
 from aitrail.transform import NO_TEXT_OUT
 from aitrail.web.auth import Gate
-from aitrail.web.settings import paths_of, served
+from aitrail.web.settings import RESPONSE_PATHS, ReceiverSettings, paths_of, served
 
 EPILOG = """\b
 Examples:
@@ -99,6 +100,13 @@ def _receivers(config: Config, screen: Console) -> None:
         if receiver.map:
             read_map(config.resolve(receiver.map))
         _ok(screen, f"receiver {name}: {', '.join(paths_of(receiver))}")
+    respond = settings.respond
+    if respond.tokens:
+        Gate("respond", ReceiverSettings(tokens=respond.tokens), Secrets(), SystemClock())
+        for name, gateway in respond.gateways.items():
+            Gateway(name, gateway, config, Secrets(), SystemClock()).close()
+        how = "dry run" if respond.dry_run else f"blocks at {', '.join(respond.gateways)}"
+        _ok(screen, f"response API: {', '.join(RESPONSE_PATHS)} ({how})")
 
 
 def _judging(config: Config, store: Path, screen: Console) -> list[str]:

@@ -33,6 +33,14 @@ interval = 10                # seconds between two looks; `aitrail status` says 
 # tokens = ["env:LITELLM_TOKEN"]
 # record_type = "litellm"
 
+# What alert actions of a SIEM may ask `aitrail serve` to do: open a case, block a key or user. docs/respond.md.
+# [respond]
+# tokens = ["env:RESPOND_TOKEN"]
+# dry_run = true             # say and record what would be blocked, block nothing
+# [respond.gateways.proxy]
+# url = "https://litellm.example.com"
+# key = "env:LITELLM_ADMIN_KEY"
+
 # Where events go besides the store; one section each, in a thread of its own. docs/destinations.md has the settings.
 # [destinations.splunk]
 # type = "splunk"            # splunk | elastic | sentinel | kafka | fluentd | syslog | lake

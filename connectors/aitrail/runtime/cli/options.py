@@ -59,7 +59,7 @@ def config_option(function: F) -> F:
 def load_config(path: Path, *, receivers: bool = False) -> Config:
     """Read the configuration and make sure that there is something to do; ``receivers`` are something as well."""
     config = load(path)
-    if not config.sources and not (receivers and config.receivers):
+    if not config.sources and not (receivers and (config.receivers or config.respond)):
         raise ConfigError("no source is configured", where=str(path), hint="add a section [sources.NAME] with paths")
     for name, settings in config.sources.items():
         source_settings(name, settings, config)

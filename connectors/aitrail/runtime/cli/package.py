@@ -1,11 +1,13 @@
-"""``aitrail package``: a function's zip, with only what its sources and destinations need."""
+"""``aitrail package``: a function's zip, with only what its sources and destinations need; or Splunk's add-on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from aitrail.errors import ConfigError
 from aitrail.runtime.cli.render import clean
 from aitrail.runtime.packaging.build import Built, Options, Plan, build, plan
 from aitrail.runtime.packaging.targets import ARCHITECTURES, TARGETS, choose
@@ -17,16 +19,21 @@ Examples:
   aitrail package function --sources event_hubs --destinations sentinel
   aitrail package lambda --destinations splunk --lock aitrail.lock     (the same versions again)
   aitrail package lambda --destinations splunk --dry-run               (say what it would hold)
+  aitrail package splunk                                               (dist/TA-aitrail-VERSION.spl; a source tree)
 
 \b
 Beside the zip: OUT.sha256, and OUT.cdx.json (CycloneDX 1.6: every distribution with its version, licence and hash).
 In it: the same document, and aitrail-package/SHA256SUMS for `sha256sum --check`. The same input gives the same bytes.
 deploy/aws/template.yaml and deploy/azure take it as it is: docs/deploy-aws.md, docs/deploy-azure.md.
+`splunk` is the add-on with all its inputs, for both processors, from the locks splunk_app/TA-aitrail-*.lock; of the
+options only --out, --wheels, --dry-run and --json are for it: docs/install-splunk.md.
 """
 
 
 # Azure Functions has no plan on arm64.
 _USUAL = {"lambda": "arm64", "function": "x86_64"}
+_SPLUNK = "splunk"
+_FOR_SPLUNK = frozenset({"target", "out", "wheels", "dry_run", "as_json"})
 
 
 def _names(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
@@ -35,7 +42,7 @@ def _names(context: click.Context, option: click.Parameter, value: str) -> tuple
 
 
 @click.command("package", epilog=EPILOG)
-@click.argument("target", type=click.Choice(list(TARGETS)))
+@click.argument("target", type=click.Choice([*TARGETS, _SPLUNK]))
 @click.option("--sources", callback=_names, default="", help="Types of sources, by commas; default: the usual three.")
 @click.option("--destinations", callback=_names, default="", help="Types of destinations, by commas.")
 @click.option(
@@ -67,23 +74,52 @@ def package(
     python: str, out: Path | None, lock: Path | None, wheels: str, interpreter: str, *, compile_: bool,
     bundle_boto3: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Package aitrail for AWS Lambda or Azure Functions."""
+    """Package aitrail for AWS Lambda, Azure Functions, or as an add-on of Splunk."""
+
+    def say(text: str) -> None:
+        if not as_json:
+            click.echo(clean(text), err=True)
+
+    if target == _SPLUNK:
+        _addon(out, wheels, say, dry_run=dry_run, as_json=as_json)
+        return
     options = Options(lock, wheels, compile_, interpreter, frozenset({"boto3"} if bundle_boto3 else ()))
     arch = arch or _USUAL[target]
     planned = plan(choose(target, sources, destinations, config_path, arch=arch, python=python), options)
     if dry_run:
         click.echo(json.dumps(_planned(planned)) if as_json else _plan_text(planned))
         return
-
-    def say(text: str) -> None:
-        if not as_json:
-            click.echo(clean(text), err=True)
-
     out = out or Path(f"aitrail-{target}-{arch}.zip")
     built = build(planned, options, out, say)
     if compile_ and not built.interpreter:
         say(f"no Python {python} is here, so there is no bytecode in it: cold starts take longer (--interpreter PATH)")
     click.echo(json.dumps(_built(built)) if as_json else _built_text(built))
+
+
+def _addon(out: Path | None, wheels: str, say: Callable[[str], None], *, dry_run: bool, as_json: bool) -> None:
+    """The add-on of Splunk; ``build`` knows what belongs to it."""
+    from aitrail.runtime.packaging import addon  # noqa: PLC0415  (needs the extra)
+
+    context = click.get_current_context()
+    for name in context.params:
+        if name not in _FOR_SPLUNK and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = next(f"--{one.name}" for one in context.command.params if one.name == name)
+            raise ConfigError("is not for the add-on of Splunk", where=option.replace("_", "-"), hint="leave it out")
+    if dry_run:
+        found = addon.needed()
+        modules, asked = len(found.modules), addon.asked(sorted(found.imports))
+        said = f"modules        {modules} of aitrail\ndistributions  {', '.join(asked)}"
+        click.echo(json.dumps({"modules": modules, "requirements": asked}) if as_json else said)
+        return
+    built = addon.build(addon.SOURCE, out or addon.DIST / addon.file_name(), say, wheels=wheels)
+    told = {"path": str(built.path), "sha256": built.sha256, "bytes": built.size, "unpacked_bytes": built.unpacked,
+            "files": built.files, "distributions": built.wheels}  # fmt: skip
+    lines = [
+        f"{built.path}  {built.size / 1e6:.1f} MB ({built.unpacked / 1e6:.1f} MB unpacked, {built.files:,} files)",
+        f"sha256  {built.sha256}",
+        f"holds   {', '.join(f'{name} {version}' for name, version in sorted(built.wheels.items()))}",
+    ]
+    click.echo(json.dumps(told) if as_json else "\n".join(clean(line) for line in lines))
 
 
 def _planned(planned: Plan) -> dict[str, Any]:

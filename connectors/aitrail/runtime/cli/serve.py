@@ -29,6 +29,9 @@ A receiver in aitrail.toml:
   record_type = "litellm"
 
 \b
+With [respond] it also does what a SIEM's alert actions ask for (docs/respond.md): open a case, block a key or user.
+
+\b
 202 means that the records are on disk. 503 with Retry-After means: nothing was taken, send it again.
 /health says whether records can be made durable, /metrics counts.
 """
@@ -42,7 +45,7 @@ A receiver in aitrail.toml:
 def serve(config_path: Path, host: str | None, port: int | None, with_sources: bool) -> None:
     """Receive records over HTTP until stopped."""
     config = load(config_path)
-    if not config.receivers:
+    if not config.receivers and not config.respond:
         raise ConfigError(
             "no receiver is configured", where=str(config_path), hint="add [receivers.NAME] with path and tokens"
         )

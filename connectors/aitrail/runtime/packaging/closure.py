@@ -46,6 +46,7 @@ DISTRIBUTIONS: Mapping[str, str] = {
     "pytz": "pytz",
     "re2": "google-re2",
     "rich": "rich",
+    "splunklib": "splunk-sdk",
     "stdnum": "python-stdnum",
     "structlog": "structlog",
     "tokenizers": "tokenizers",

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from aitrail.errors import CorruptInputError, TransientError
 from aitrail.ports import RawBatch, RawRecord
+from aitrail.printing import printable
 from aitrail.runtime.scheduled.direct import Item
-from aitrail.sources._aws_calls import printable
 from aitrail.sources._s3_messages import told
 from aitrail.sources._s3_objects import S3Object
 from aitrail.sources.cloudwatch_subscription import Pushed, pushed

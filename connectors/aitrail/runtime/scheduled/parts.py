@@ -5,7 +5,7 @@ store of their own) is refused, and there is no embedded store, no ledger and no
 collector that stays.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -152,8 +152,14 @@ class _EveryTenant(Mapping[str, str]):
         return len(self._own)
 
 
-def make_parts(config: Config, clock: Clock, secrets: SecretResolver) -> Parts:
+def make_parts(config: Config, clock: Clock, secrets: SecretResolver, routes: Sequence[Route] | None = None) -> Parts:
     """Put the parts together; nothing is called yet but for secrets that a destination wants at once.
+
+    Args:
+        config: the configuration.
+        clock: time.
+        secrets: resolves references.
+        routes: where events go, for a host that takes them itself; None: what the configuration says.
 
     Raises:
         ConfigError: a setting is wrong, or cannot be had in a function; names the file, the setting and the fix.
@@ -161,15 +167,15 @@ def make_parts(config: Config, clock: Clock, secrets: SecretResolver) -> Parts:
     if needs_sealing(config):
         hint = "use redacted, hash or none here; seal with a collector that stays (aitrail run)"
         raise ConfigError("content = 'sealed' needs a store for its keys", where="tenants", hint=hint)
-    if not config.destinations:
+    if not config.destinations and not routes:
         raise ConfigError("there is no destination", where="destinations", hint="add a [destinations.NAME]")
     people = load_directory(config.resolve(config.directory.file)) if config.directory.file else Directory()
     ring = KeyRing(Path("/nonexistent"), _EveryTenant(config), secrets)
     judging = make_judging(config, ring, clock, secrets)
-    routes = _routes(config, secrets, lambda: judging)
+    made = _routes(config, secrets, lambda: judging) if routes is None else list(routes)
     privacy = Privacy(ring, None)
     transform = Transform(judging.classifier, privacy, people, mode_of(config), judging.guard, judging.panel)
-    return Parts(config, clock, ring, routes, transform, judging)
+    return Parts(config, clock, ring, made, transform, judging)
 
 
 def _routes(config: Config, secrets: SecretResolver, judging: Callable[[], Judging]) -> list[Route]:

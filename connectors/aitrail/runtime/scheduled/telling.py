@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from aitrail.errors import AitrailError, AuthError, ConfigError
+from aitrail.printing import printable
 from aitrail.runtime.scheduled.direct import Trouble
-from aitrail.sources._aws_calls import printable
 
 NAMESPACE = "aitrail"
 CAUSES = ("auth", "config", "source", "destination", "state", "dead_letters", "bug")

@@ -376,7 +376,25 @@ def _dissect(found: Parser, rows: list[Row]) -> list[Row]:
     return rows
 
 
+def _rename(found: Parser, rows: list[Row]) -> list[Row]:
+    """The column keeps its place; one that has the new name already is gone."""
+    names: dict[str, str] = {}
+    while True:
+        old = found.word()
+        found.take("AS")
+        names[old] = found.word()
+        if not found.taken(","):
+            break
+    _whole(None, found)
+    for row in rows:
+        for old in names:
+            _name(("name", old), row)
+    kept = set(names.values()) - set(names)
+    return [{names.get(key, key): item for key, item in row.items() if key not in kept} for row in rows]
+
+
 _COMMANDS: dict[str, Callable[[Parser, list[Row]], list[Row]]] = {
+    "RENAME": _rename,
     "WHERE": _where,
     "EVAL": _eval,
     "KEEP": _keep,

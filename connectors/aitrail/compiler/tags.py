@@ -12,7 +12,8 @@ from aitrail.contentdir import content_path
 
 
 @cache
-def _table(name: str) -> dict[str, Any]:
+def taxonomy(name: str) -> dict[str, Any]:
+    """A file of ``content/taxonomy``."""
     return tomllib.loads(content_path("taxonomy", name).read_text(encoding="utf-8"))
 
 
@@ -27,7 +28,7 @@ def wrong(tag: str) -> str:
 
 def editioned(tags: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The ATLAS and OWASP tags as events carry them: ``aml.t0051@5.6.0``, ``llm01:2025``."""
-    version = _table("atlas.toml")["version"]
+    version = taxonomy("atlas.toml")["version"]
     found: dict[str, list[str]] = {"atlas": [], "owasp": []}
     for tag in tags:
         namespace, _, rest = tag.partition(".")
@@ -39,7 +40,7 @@ def editioned(tags: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _attack(rest: str) -> bool:
-    table = _table("attack.toml")
+    table = taxonomy("attack.toml")
     if rest.upper() in table["techniques"]:
         return True
     tactics = {tactic for entry in table["techniques"].values() for tactic in entry["tactics"]}
@@ -47,12 +48,12 @@ def _attack(rest: str) -> bool:
 
 
 def _atlas(rest: str) -> bool:
-    return rest.upper() in _table("atlas.toml")["techniques"]
+    return rest.upper() in taxonomy("atlas.toml")["techniques"]
 
 
 def _owasp(rest: str) -> bool:
     entry, _, edition = rest.partition("-")
-    return entry.upper() in _table("owasp_llm.toml")["editions"].get(edition, {})
+    return entry.upper() in taxonomy("owasp_llm.toml")["editions"].get(edition, {})
 
 
 _NAMESPACES = {"attack": _attack, "atlas": _atlas, "owasp": _owasp}

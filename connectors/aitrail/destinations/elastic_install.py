@@ -19,8 +19,12 @@ from aitrail.schema.views.elastic import mapping
 from aitrail.streams import STREAMS, Stream
 
 SETTINGS_NAME = "logs-ai_audit@settings"
+# Components that the Elastic pack brings (kibana_dashboards/) and no data stream needs: what the ingest pipeline of
+# accesses writes, and a policy of ILM in the place of the data stream's own lifecycle.
+ENRICHMENT = "logs-ai_audit.access@enrichment"
+LIFECYCLE_NAME = "logs-ai_audit@lifecycle"
 # Raise it with every change of what is put; ``check`` compares.
-TEMPLATE_VERSION = 2
+TEMPLATE_VERSION = 3
 
 _PRIORITY = 501
 _META = {"managed_by": "aitrail", "schema": SCHEMA_VERSION, "ecs": ECS_VERSION}
@@ -61,12 +65,14 @@ def index_template(retention: str = "", dataset: str = "ai_audit.access") -> dic
     """
     lifecycle: dict[str, Any] = {"enabled": True} | ({"data_retention": retention} if retention else {})
     name = DataStream(dataset=dataset).template
+    optional = [f"{name}@enrichment", LIFECYCLE_NAME]
     return {
         "index_patterns": [f"{name}-*"],
         "priority": _PRIORITY,
         "data_stream": {},
         "allow_auto_create": True,
-        "composed_of": [f"{name}@mappings", SETTINGS_NAME],
+        "composed_of": [f"{name}@mappings", SETTINGS_NAME, *optional],
+        "ignore_missing_component_templates": optional,
         "template": {"lifecycle": lifecycle},
         "version": TEMPLATE_VERSION,
         "_meta": _META,

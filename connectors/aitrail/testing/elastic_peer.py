@@ -170,7 +170,7 @@ class ElasticDialect:
         content = _object(body)
         if content is None or not {"template", "index_patterns"} & set(content):
             return self._error(400, "x_content_parse_exception")
-        for name in content.get("composed_of", ()):
+        for name in set(content.get("composed_of", ())) - set(content.get("ignore_missing_component_templates", ())):
             if f"/_component_template/{name}" not in self.templates:
                 return self._error(400, "invalid_index_template_exception")
         self.templates[path] = content

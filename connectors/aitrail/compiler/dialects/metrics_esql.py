@@ -193,7 +193,8 @@ def _kept(query: Metric, parts: list[str], by: str) -> list[str]:
     order = "z_order = " + (
         "z_order_0" if value.function != "ratio" else "CASE(z_order_1 != 0, TO_DOUBLE(z_order_0) / z_order_1)"
     )
-    pattern = "|".join(f"%{{{name}}}" for name in names)
+    # Names of their own, so that a checker of types does not take a text for the number that it was.
+    pattern = "|".join(f"%{{z_{name}}}" for name in names)
     back = [f"{_named(name)} = {_typed(query, name)}" for name in names]
     return [
         f"STATS {', '.join([*parts, *pieces])}{by}",
@@ -231,10 +232,10 @@ def _number(name: str) -> str:
 
 def _typed(query: Metric, name: str) -> str:
     """A number from its text, of the type that it had."""
-    text = f'CASE({_named(name)} != "{_NOTHING}", {_named(name)})'
+    text = f'CASE(z_{name} != "{_NOTHING}", z_{name})'
     value = next((one for one in query.values if one.name == name), None)
     if name == "time":
-        return f"TO_DATETIME(TO_LONG({name}))"
+        return f"TO_DATETIME(TO_LONG(z_{name}))"
     whole = (
         value is None
         or value.function in ("count", "dcount")

@@ -1,5 +1,6 @@
 // Bind Kusto queries with Microsoft's own parser and analyser. JSON on stdin:
-//   {"package": folder, "tables": {name: [[column, type]...]}, "queries": [{"name", "text"}...]}
+//   {"package": folder, "tables": {name: [[column, type]...]}, "queries": [{"name", "text"}...],
+//    "functions"?: [{"name", "parameters", "body"}...]}   functions may call those before them
 // JSON on stdout: [{"name", "diagnostics": [text...], "columns": [[name, type]...]}...]
 // The package has no module loader: its two scripts make a global `Kusto` (version 12.4.1; constructors of other
 // versions may be numbered differently, which the check of the columns below would show).
@@ -24,7 +25,10 @@ const tables = Object.entries(given.tables).map(([name, columns]) => {
   return table;
 });
 // An array of .NET in this bridge is a plain one.
-const database = new Symbols.DatabaseSymbol.ctor("db", tables);
+const functions = (given.functions ?? []).map(
+  ({ name, parameters, body }) => new Symbols.FunctionSymbol.$ctor16(name, `(${parameters})`, `{ ${body} }`, ""),
+);
+const database = new Symbols.DatabaseSymbol.ctor("db", [...tables, ...functions]);
 const globals = GlobalState.Default.WithDatabase(database);
 
 const answers = given.queries.map(({ name, text }) => {

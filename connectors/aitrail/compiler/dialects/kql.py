@@ -79,14 +79,17 @@ def _name(field: str) -> str:
 def _hits(rule: Correlation) -> str:
     """The hits of all parts: one row per event and rule that it fulfils."""
     names = [_name(name) for name in _grouped(rule.group_by)]
-    value = f", Value = {_name(rule.field)}" if rule.field else ""
+    field = f", Value = {_name(rule.field)}" if rule.field else ""
     parts = []
     for number, part in enumerate(rule.rules):
         needed = [*rule.group_by, *([rule.field] if rule.field else [])]
         tests = [condition(part.expr), *(condition(Present(by_name()[name])) for name in needed)]
         columns = ", ".join(["EventUid", "EventTime", *names])
-        parts.append(f"{TABLE} | where {' and '.join(tests)} | project {columns}, Part = {number}{value}")
-    return parts[0] if len(parts) == 1 else "union " + ", ".join(f"({part})" for part in parts)
+        parts.append(f"{TABLE} | where {' and '.join(tests)} | project {columns}, Part = {number}{field}")
+    every = parts[0] if len(parts) == 1 else "union " + ", ".join(f"({part})" for part in parts)
+    value = ["Value"] if rule.field else []
+    # A record that was delivered twice counts once.
+    return f"{every} | distinct {', '.join(['EventUid', 'EventTime', *names, 'Part', *value])}"
 
 
 def _measured(rule: Correlation) -> str:

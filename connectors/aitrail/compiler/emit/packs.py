@@ -5,10 +5,11 @@ from pathlib import Path, PurePosixPath
 
 from aitrail.compiler.emit import Content, Pack
 from aitrail.compiler.emit.kibana import PACK as KIBANA
+from aitrail.compiler.emit.sentinel import PACK as SENTINEL
 from aitrail.compiler.emit.splunk import PACK as SPLUNK
 from aitrail.compiler.emit.splunk_addon import PACK as SPLUNK_ADDON
 
-PACKS: tuple[Pack, ...] = (SPLUNK, SPLUNK_ADDON, KIBANA)
+PACKS: tuple[Pack, ...] = (SPLUNK, SPLUNK_ADDON, KIBANA, SENTINEL)
 # What tools leave in a folder and no pack holds.
 _LITTER = ("__pycache__", ".DS_Store")
 

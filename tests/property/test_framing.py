@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aitrail.ports import Budget
-from aitrail.sources import _framing, _reading
+from aitrail.sources import _framing, _meter
 from aitrail.sources._caps import Caps
 from aitrail.sources._framing import Framer
 
@@ -76,7 +76,7 @@ PACKERS = {
 def small_steps(monkeypatch):
     """Make pieces and batches so small that every seam of the code lies inside the examples."""
     monkeypatch.setattr(_framing, "CHUNK", 32)
-    monkeypatch.setattr(_reading, "BATCH_RECORDS", 3)
+    monkeypatch.setattr(_meter, "BATCH_RECORDS", 3)
 
 
 def frame(text, cuts, *, offset=0, skip=0, index=0, caps=None):

@@ -17,6 +17,7 @@ _WAIT_SECONDS = 0.5
 _BATCH = 300
 _JOIN_SECONDS = 30.0
 _SETTLED_SECONDS = 1.0
+_ROUNDS = 2
 QUEUED = 16
 """Batches that wait at most: what is read ahead of a crash is read again, so it is kept small."""
 
@@ -36,6 +37,8 @@ class Receiver:
         client: ``EventHubConsumerClient``; closed with the receiver.
         positions: where to begin per partition without a checkpoint: an offset or a time.
         prefetch: as the SDK's.
+        partitions: how many the hub has.
+        balance_seconds: how often partitions are shared out; after two rounds without a change no more are expected.
         partitions: all there are.
 
     Attributes:
@@ -43,9 +46,12 @@ class Receiver:
             its first position.
     """
 
-    def __init__(self, client: Any, positions: Mapping[str, Any], prefetch: int, partitions: int) -> None:
+    def __init__(
+        self, client: Any, positions: Mapping[str, Any], prefetch: int, partitions: int, balance_seconds: float
+    ) -> None:
         self._client = client
         self._partitions = partitions
+        self._settled = max(_SETTLED_SECONDS, _ROUNDS * balance_seconds)
         self._changed = time.monotonic()
         self._lock = threading.Lock()
         self._epochs: dict[str, int] = {}
@@ -84,7 +90,7 @@ class Receiver:
         with self._lock:
             if not self._epochs or not self._quiet >= self._epochs.keys() or not self._came.empty():
                 return False
-            return len(self._epochs) >= self._partitions or time.monotonic() - self._changed >= _SETTLED_SECONDS
+            return len(self._epochs) >= self._partitions or time.monotonic() - self._changed >= self._settled
 
     def error(self) -> Exception | None:
         """The oldest error that was not told yet."""

@@ -238,7 +238,9 @@ class EventHubsSource:
             _close(client, store)
             raise
         self._store = store
-        self._receiver = Receiver(client, positions, self._settings.prefetch, len(partitions))
+        self._receiver = Receiver(
+            client, positions, self._settings.prefetch, len(partitions), self._settings.balance_seconds
+        )
 
     def _client(self) -> tuple[Any, Any]:
         """A client, and the checkpoint store when one is configured."""

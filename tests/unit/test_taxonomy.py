@@ -39,6 +39,16 @@ def test_ids_carry_their_editions():
         taxonomy.owasp_ids("LLM11")
 
 
+def test_agentic_ids_stand_beside_those_for_models():
+    assert sorted(taxonomy.owasp_agentic()["editions"]["2026"]) == [f"ASI{number:02d}" for number in range(1, 11)]
+    assert taxonomy.agentic_id("ASI06") == "asi06:2026"
+    assert names.owasp_name("asi01:2026") == "Agent Goal Hijack"
+    assert names.owasp_name("asi01:2025") == ""
+    assert taxonomy.signals()["indirect_injection"].owasp == ("llm01:2025", "llm01:2026", "asi01:2026")
+    with pytest.raises(ConfigError):
+        taxonomy.agentic_id("ASI11")
+
+
 def test_every_id_that_a_finding_can_carry_is_in_the_tables():
     """Of patterns, sessions, echoes and providers, in every edition that events carry."""
     table = patterns.read_toml(content_path("taxonomy", "signals.toml"))["signals"]

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from aitrail.classify.ciphers import unpacked
 from aitrail.classify.disguise import (
     LEET_TABLES,
     bracketed_letters,
@@ -53,6 +54,17 @@ def readable(data: bytes) -> str | None:
     return text if good >= 0.95 * len(sample) and letters >= 0.5 * len(sample) else None
 
 
+_CODE = re.compile(
+    rb"(?:[0-9A-Fa-f]{2}[ :,-]?){12,}|(?:%[0-9A-Fa-f]{2}){6,}|(?:[01]{8} ?){6,}|(?:[.-]{1,6} /? ?){12,}|"
+    rb"(?:\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|&#x?[0-9a-f]+;){4,}|(?:[0-9]{2,3} ){8,}"
+)
+
+
+def encoded_again(data: bytes) -> str | None:
+    """Give what is a code itself, in hex, percent signs, bits or the like, as text."""
+    return data.decode("ascii") if _CODE.match(data) is not None and data.isascii() else None
+
+
 _B64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}(?:\r?\n[A-Za-z0-9+/_-]{16,}={0,2})*")
 _B32 = re.compile(rb"[A-Z2-7]{16,}={0,6}|[a-z2-7]{24,}={0,6}")
 _HEX = re.compile(rb"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[\s,:;-]{0,2}){6,}")
@@ -61,7 +73,7 @@ _DEC = re.compile(rb"(?:[0-9]{2,3}[\s,;.-]{1,2}){5,}[0-9]{2,3}")
 _MORSE = re.compile(rb"(?:[.\-_*]{1,7}[ /|]{1,3}){5,}[.\-_*]{0,7}")
 _A85 = re.compile(rb"<~([!-uz\s]{8,})~>|(?<![!-~])([!-uz]{20,})(?![!-~])")
 _B85 = re.compile(rb"(?<![!-~])([0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{20,})(?![!-~])")
-_UU = re.compile(rb"(?:^|\n)(?:begin [0-7]{3} [^\n]*\n)?((?:[!-M][!-`]{4,60}\n?)+)")
+_UU = re.compile(rb"(?:^|\n)(?:begin [0-7]{3} [^\n]*\n)?((?:[!-M][ -`]{4,60}(?:\n|$))+)")
 _ESCAPE = re.compile(rb"\\u\{?([0-9A-Fa-f]{4,6})\}?|\\x([0-9A-Fa-f]{2})|\\([0-7]{3})|U\+([0-9A-Fa-f]{4,6})[ ,]?")
 
 
@@ -85,9 +97,15 @@ def from_base64(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
                 plain = base64.b64decode(body + b"=" * (-len(body) % 4), validate=True)
             except (binascii.Error, ValueError):
                 continue
-            if readable(plain):
+            plain = unpacked(plain)
+            if readable(plain) or encoded_again(plain):
                 yield "base64", plain, match.start(), match.end()
                 break
+        else:
+            back = run[::-1]
+            plain = base64.b64decode(back + b"=" * (-len(back) % 4)) if len(back) % 4 != 1 else b""
+            if readable(plain):
+                yield "base64_reversed", plain, match.start(), match.end()
 
 
 def from_base32(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
@@ -271,7 +289,7 @@ def from_uuencode(data: bytes) -> Iterator[tuple[str, bytes, int, int]]:
     """uuencode, with or without its begin line."""
     for match in islice(_UU.finditer(data), _MAX_RUNS):
         plain = bytearray()
-        for line in match.group(1)[:_MAX_RUN].split(b"\n"):
+        for line in filter(None, match.group(1)[:_MAX_RUN].split(b"\n")):
             try:
                 plain += binascii.a2b_uu(line)
             except binascii.Error:
@@ -304,6 +322,12 @@ _SHIFTED: Final = (
     b"reveal",
     b"forget",
     b"your",
+    b"without",
+    b"guidelines",
+    b"restrictions",
+    b"disregard",
+    b"instruction",
+    b"everything",
 )
 _SHIFTS: Final = {
     shift: bytes.maketrans(b"abcdefghijklmnopqrstuvwxyz", bytes(97 + (letter + shift) % 26 for letter in range(26)))

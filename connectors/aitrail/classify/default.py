@@ -23,7 +23,7 @@ from aitrail.classify.unwrap import decoded_forms
 from aitrail.contentdir import content_path
 from aitrail.event import Classification
 
-RULES_VERSION: Final = "1.1"
+RULES_VERSION: Final = "1.2"
 # Texts longer than this are judged up to here; the rest is reported as a finding, so that masking hides it.
 MAX_TEXT: Final = 1_000_000
 # Chat clients send the whole conversation with every call: verdicts of texts are kept, under digests of the texts. An

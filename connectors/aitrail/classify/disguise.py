@@ -119,12 +119,26 @@ def reverse_words(data: bytes) -> bytes:
     return re.sub(rb"[A-Za-z0-9']+", lambda match: match.group()[::-1], data[:_MAX])
 
 
-_PIG = re.compile(rb"\b([a-z']+?)(?:way|([bcdfghjklmnpqrstvwxyz]{1,3}|qu)ay)\b")
+_PIG = re.compile(rb"\b([a-z']{2,24})ay\b")
+_CONSONANTS: Final = b"bcdfghjklmnpqrstvwxyz"
+
+
+def _unpigged(match: re.Match[bytes]) -> bytes:
+    stem = match.group(1)
+    if stem[-1:] == b"w" and (stem[:-1] in _known_words() or stem[:1] not in _CONSONANTS):
+        return stem[:-1]
+    turned = [stem]
+    for size in range(1, min(4, len(stem))):
+        if stem[-size] in _CONSONANTS or stem[-size:] == b"qu":
+            turned.append(stem[-size:] + stem[:-size])
+        else:
+            break
+    return next((word for word in turned[1:] if word in _known_words()), turned[min(1, len(turned) - 1)])
 
 
 def unpig(low: bytes) -> bytes:
     """Undo pig latin: ``ignoreway`` and ``eviouspray`` become ``ignore`` and ``previous``."""
-    return _PIG.sub(lambda match: (match.group(2) or b"") + match.group(1), low[:_MAX])
+    return _PIG.sub(_unpigged, low[:_MAX])
 
 
 def bracketed_letters(low: bytes) -> bytes:

@@ -31,6 +31,11 @@ def _squared() -> dict[int, str]:
     table: dict[int, str] = {}
     for start in (0x1F150, 0x1F170, 0x1F1E6):
         table.update({start + offset: chr(97 + offset) for offset in range(26)})
+    table.update({0x249C + offset: chr(97 + offset) for offset in range(26)})
+    # Mathematical letters, with the places that were never assigned because an older letter has that form.
+    table.update(
+        {code: chr((65, 97)[at // 26] + at % 26) for code in range(0x1D400, 0x1D6A4) for at in ((code - 0x1D400) % 52,)}
+    )
     table.update({0x24FF: "0", 0x2776 - 1: "\u2775"})
     table.update({0x2775 + digit: str(digit) for digit in range(1, 10)})
     return table

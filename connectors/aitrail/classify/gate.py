@@ -2,10 +2,11 @@
 
 The first pass looks for anchors (words that make a text worth a closer look), for the callers' own triggers, and for
 what the matches of primary patterns must contain. RE2 tries the primary patterns of which nothing is missing. Where one
-of them matched or an anchor occurs, the second pass does the same for the supporting patterns. The passes rule out and
-never decide.
+of them matched or an anchor occurs, the second pass does the same for the supporting patterns; in short texts a further
+one looks for patterns of everyday words right away. The passes rule out and never decide.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -15,9 +16,12 @@ import re2
 
 from aitrail.classify.engine import compile_set, re2_options
 from aitrail.classify.patterns import Compiled
+from aitrail.classify.rarity import EDGE
 
 _WINDOW: Final = 2_000
 _WINDOW_OVERLAP: Final = 400
+# Up to this size, in bytes, a text is searched for patterns of everyday words even if nothing else stands out.
+_SHORT: Final = 400
 # RE2's automaton cache per expression, in bytes: with less, the larger ones start over again and again.
 _RE2_MEMORY: Final = 8 << 20
 # Stands for the anchors where there are none.
@@ -37,6 +41,17 @@ class Match(msgspec.Struct, frozen=True, gc=False):
     index: int
     start: int
     end: int
+
+
+_HIGH: Final = re.compile(rb"\\x[89a-f]")
+
+
+def _is_foreign(gates: Sequence[Sequence[Sequence[bytes]]]) -> bool:
+    """Whether whatever passes one of ``gates`` holds a byte beyond ASCII."""
+    return bool(gates) and all(
+        any(all(_HIGH.search(one.replace(EDGE, b"")) is not None for one in condition) for condition in alternative)
+        for alternative in gates
+    )
 
 
 class Gated:
@@ -74,6 +89,15 @@ class Gated:
         # Behind the anchor and the triggers: the patterns whose gates the first pass holds.
         self._gates_base = 1 + len(triggers)
         self._gated = [*primary, *(index for index in self._supporting if index in self._answers)]
+        # Patterns of everyday words that stand for themselves: in short texts they are looked for at once.
+        everyday = [index for index in self._supporting if patterns[index].brief]
+        # Patterns of other scripts, whose matches hold a byte beyond ASCII: most texts need not be searched for them.
+        foreign = [index for index in primary if _is_foreign(patterns[index].gates)]
+        self._gated = [index for index in self._gated if index not in set(foreign) - self._answers]
+        foreign = [index for index in foreign if index not in self._answers]
+        self._primary |= frozenset(everyday)
+        self._everyday_base = self._gates_base + len(self._gated)
+        self._foreign_base = self._everyday_base + len(everyday)
         # Answers, and what is not judged for injection, get a smaller pass; its numbers are translated.
         kept = [number for number, index in enumerate(self._gated) if index in self._answers]
         self._numbers = [*range(1 + judging, self._gates_base), *(self._gates_base + number for number in kept)]
@@ -81,16 +105,26 @@ class Gated:
             ([joined, *triggers], self._gated),
             ([], self._supporting),
             (triggers[judging:], [self._gated[number] for number in kept]),
+            ([], everyday),
+            ([], foreign),
         )
+        self._gated = [*self._gated, *everyday, *foreign]
         with ThreadPoolExecutor(len(wanted)) as pool:  # Hyperscan compiles without holding up other threads
-            self._first, self._second, self._third = pool.map(
+            self._first, self._second, self._third, self._everyday, self._foreign = pool.map(
                 lambda one: compile_set(one[0], engine, [patterns[index].gates for index in one[1]]), wanted
             )
         self.engine = self._first.engine
 
     def scan(self, data: bytes) -> list[int]:
         """Make the first pass: numbers for the methods below, ascending; empty when nothing is worth a closer look."""
-        return self._first.match(data)
+        found = self._first.match(data)
+        if len(data) <= _SHORT:
+            base = self._everyday_base
+            found += [base + number for number in self._everyday.match(data)]
+        if not data.isascii():
+            base = self._foreign_base
+            found += [base + number for number in self._foreign.match(data)]
+        return found
 
     def scan_answer(self, data: bytes) -> list[int]:
         """Make the first pass over an answer or an instruction: without anchors and the first triggers."""

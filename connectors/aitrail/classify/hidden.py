@@ -128,7 +128,60 @@ def _backspaces(text: str) -> Iterator[Hidden]:
         yield Hidden("backspace", _BACKSPACE.sub("", text[:_MAX]), 0, len(text), False)
 
 
-_FINDERS: Final[tuple[Callable[[str], Iterator[Hidden]], ...]] = (_tags, _selectors, _bits, _braille)
+# Letters upside down, a to z; dots and marks as they turn.
+_TURNED: Final = dict(
+    zip(
+        "\u0250q\u0254p\u01dd\u025f\u0183\u0265\u1d09\u027e\u029el\u026fuodb\u0279s\u0287n\u028c\u028dx\u028ez",
+        "abcdefghijklmnopqrstuvwxyz",
+        strict=True,
+    )
+) | {"\u02d9": ".", "\u00bf": "?", "\u0131": "i"}
+_TURNED_ONLY = re.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
+
+
+def _upside_down(text: str) -> Iterator[Hidden]:
+    if len(_TURNED_ONLY.findall(text[:4000])) >= 6:
+        plain = "".join(_TURNED.get(char, char) for char in reversed(text[:_MAX]))
+        yield Hidden("upside_down", plain, 0, len(text), False)
+
+
+_OVERRIDES: Final = "\u202d\u202e"
+_POP: Final = "\u202c"
+
+
+def _reordered(text: str) -> Iterator[Hidden]:
+    """What the eye sees of a text with overrides of direction: right-to-left runs are read backwards."""
+    if not any(char in text for char in _OVERRIDES):
+        return
+    stack: list[tuple[bool, list[str]]] = [(False, [])]
+    for char in text[:_MAX]:
+        if char in _OVERRIDES and len(stack) < _DEEPEST:
+            stack.append((char == "\u202e", []))
+        elif char == _POP and len(stack) > 1:
+            _close(stack)
+        elif char not in _OVERRIDES:
+            stack[-1][1].append(char)
+    while len(stack) > 1:
+        _close(stack)
+    yield Hidden("bidi_override", "".join(stack[0][1]), 0, len(text), False)
+
+
+_DEEPEST: Final = 60
+
+
+def _close(stack: list[tuple[bool, list[str]]]) -> None:
+    backwards, chars = stack.pop()
+    stack[-1][1].extend(reversed(chars) if backwards else chars)
+
+
+_FINDERS: Final[tuple[Callable[[str], Iterator[Hidden]], ...]] = (
+    _tags,
+    _selectors,
+    _bits,
+    _braille,
+    _upside_down,
+    _reordered,
+)
 
 
 def hidden_texts(text: str) -> Iterator[Hidden]:
@@ -162,3 +215,29 @@ def is_disguised(text: str) -> bool:
         return False
     sample = text[:4000]
     return len(_DISGUISE.findall(sample)) >= max(4, len(sample) // 12)
+
+
+# A character and the backspace that takes it back. Not overstruck letters, as manual pages have them, and not the bars
+# and spinners of a terminal.
+_TAKEN_BACK = re.compile("(?<!\x08)([^\x08\n])\x08(?!\x08)(.?)")
+_SPINNER: Final = frozenset("|/-\\ ")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+_OVERRIDDEN = re.compile("[\u202d\u202e][^\u202c]{0,40}[A-Za-z]")
+
+
+def deception(text: str) -> str:
+    """Name what in ``text`` nobody types and no program writes, whose one use is that filters read other words: or "".
+
+    ``backspaces`` that take back single characters, and ``bidi_override`` in text of Latin letters. Lookalikes and
+    invisible characters are not among them: they are undone, and what the text then says decides.
+    """
+    if "\x08" in text and any(
+        before != after and "_" not in (before, after) and not (before in _SPINNER and after in _SPINNER)
+        for before, after in _TAKEN_BACK.findall(text[:_MAX])
+    ):
+        return "backspaces"
+    if text.isascii() or SUSPECT.search(text) is None:
+        return ""
+    sample = text[:4000]
+    overridden = _OVERRIDDEN.search(sample) is not None and _RIGHT_TO_LEFT.search(sample) is None
+    return "bidi_override" if overridden else ""

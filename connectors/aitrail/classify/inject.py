@@ -5,14 +5,17 @@ document
 do not add up; the piece with the strongest evidence decides.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import re2
 
 from aitrail.classify import decode as decoding
 from aitrail.classify import hidden, patterns
+from aitrail.classify.engine import re2_options
 from aitrail.classify.fold import Folded, fold, skeleton
 from aitrail.classify.gate import Budget, Gated, Match
 from aitrail.classify.lexicon import lexicon_concepts
@@ -25,7 +28,15 @@ MAX_DEEP_PIECES: Final = 24
 
 # Evidence that is not a pattern: (group, signal, weight).
 _HIDDEN_TEXT: Final = ("hidden_text", "hidden", "obfuscation", 0.86)
-_DISGUISED: Final = ("disguised_attack", "obfuscation", "obfuscation", 0.55)
+_DISGUISED: Final = ("disguised_attack", "obfuscation", "obfuscation", 0.65)
+_DECEPTION: Final = ("deceptive_characters", "obfuscation", "obfuscation", 0.5)
+_HIDDEN_MARKUP: Final = ("hidden_active_markup", "hidden_markup", "obfuscation", 0.5)
+_ACTIVE = re.compile(
+    rb"<script|javascript:|<i?frame |\bon(?:error|load|click|mouseover|focus)\s*=|document\.(?:cookie|location)|"
+    rb"\b(?:alert|eval|fromcharcode)\(|expression\(alert|xss:"
+)
+# Encodings that markup is written in for reasons of its own.
+_OF_MARKUP: Final = frozenset(("url", "html_entity", "escape", "quoted_printable", "misspelt", "joined", "leet"))
 _HIDDEN_REQUEST: Final = ("disguised_request", "hidden_request", "obfuscation", 0.3)
 # How much more a sign of indirect injection weighs in a tool result than in what a user typed.
 _TOOL_FACTOR: Final = 1.35
@@ -35,8 +46,11 @@ _TELLING: Final = 0.3
 # Shorter texts are searched whole after decoding.
 _SHORT: Final = 800
 _RESPELLED: Final = frozenset(
-    ("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled")
-)
+    ("leet", "spaced", "pig_latin", "bracketed_letters", "nato", "reverse", "reverse_words", "scrambled",
+     "misspelt", "joined", "word_order", "drawn_letters", "rot47")
+)  # fmt: skip
+# Layers that say nothing about an intent: anyone mistypes.
+_INNOCENT: Final = frozenset(("misspelt",))
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +89,8 @@ class Injection:
         macros = patterns.load_macros(folder)
         self.concepts = [*patterns.load_concepts(folder), *lexicon_concepts(folder)]
         self.compiled = patterns.prepare_concepts(self.concepts, macros)
+        exceptions = {one.name: patterns.exception_of(one, macros) for one in self.concepts if one.unless}
+        self._exceptions = {name: re2.compile(expression, re2_options()) for name, expression in exceptions.items()}
         anchors = patterns.compile_anchors(patterns.load_anchors(folder))
         self._decoders = len(decoding.TRIGGERS)
         self.decoders = decoding.Decoders(engine)
@@ -156,19 +172,24 @@ class Injection:
         findings = plain
         if plain and hidden.is_disguised(text):
             findings.append(_evidence(_DISGUISED, "unicode", plain[0].start, plain[0].end))
+        if not folded.plain and (trick := hidden.deception(text)):
+            findings.append(_evidence(_DECEPTION, trick, 0, len(text)))
         seen = {item.concept for item in plain}
+        outside = self.gated.anchored(scanned)
         for layer, inner, inner_scan, start, end, payload in self._layers(text, folded, scanned, budget):
             anchored = self.gated.anchored(inner_scan)
             matches = self.gated.matches(inner_scan, inner.low, budget, seen)
             news = list(self._findings(matches, inner, role, layer, length, (start, end)))
+            if _ACTIVE.search(inner.low) is not None and not any(part in _OF_MARKUP for part in layer.split(">")):
+                findings.append(_evidence(_HIDDEN_MARKUP, layer, start, end))
             if payload:
                 findings.append(_evidence(_HIDDEN_TEXT, layer, start, end))
             if news:
                 seen.update(item.concept for item in news)
                 findings += news
-                if max(item.weight for item in news) >= _TELLING:
+                if not _is_innocent(layer) and max(item.weight for item in news) >= _TELLING:
                     findings.append(_evidence(_DISGUISED, layer, start, end))
-            elif anchored and not plain:
+            elif anchored and not plain and not _is_innocent(layer) and not (outside and end - start == len(text)):
                 findings.append(_evidence(_HIDDEN_REQUEST, layer, start, end))
         return findings
 
@@ -188,6 +209,11 @@ class Injection:
                 continue  # signs of markup mean nothing where punctuation was read as letters
             if role not in concept.roles or (concept.max_chars and length > concept.max_chars):
                 continue
+            exception = self._exceptions.get(concept.name)
+            if exception is not None:
+                near = folded.low[max(0, match.start - patterns.NEAR_UNLESS) : match.end + patterns.NEAR_UNLESS]
+                if exception.search(near) is not None:
+                    continue
             weight = concept.weight
             if role == "tool" and concept.signal == "indirect_injection":
                 weight = min(_MAX_WEIGHT, weight * _TOOL_FACTOR)
@@ -239,6 +265,10 @@ def _changed_lines(before: Folded, after: Folded) -> Folded:
         return after
     lines = after.raw.split(b"\n")
     return fold(b"\n".join(lines[number] for number in kept).decode("utf-8", "replace"))
+
+
+def _is_innocent(layer: str) -> bool:
+    return all(part in _INNOCENT for part in layer.split(">"))
 
 
 def _evidence(kind: tuple[str, str, str, float], layer: str, start: int, end: int) -> Finding:

@@ -15,7 +15,7 @@ import re2
 from aitrail.classify import checks, values
 from aitrail.classify.decode import LONG_RUN
 from aitrail.classify.engine import compile_set, re2_options
-from aitrail.classify.fold import Folded
+from aitrail.classify.fold import Folded, fold_pattern
 from aitrail.classify.patterns import read_toml
 from aitrail.classify.rarity import least_digits, least_run
 from aitrail.contentdir import content_path
@@ -135,6 +135,9 @@ def _load(folder: Path | None, name: str, shape: Any) -> Any:
 _LONG_GROUP = re.compile(rb"[ -]([0-9]{12,19})(?![0-9])")
 
 
+# Kinds without a checksum that numbers of other kinds can be taken for.
+_VAGUE: Final = frozenset(("phone_number",))
+
 # What takes everything but digits out of a text.
 _NO_DIGITS: Final = bytes(code for code in range(256) if not 48 <= code < 58)
 
@@ -153,9 +156,9 @@ class Leaks:
             if number == len(self._of_gate):
                 self._of_gate.append([])
             self._of_gate[number].append(index)
-        self.gates = tuple(_DIGITS_GATE if gate == "digits" else _gate_bytes(gate) for gate in numbered)
+        self.gates = tuple(_DIGITS_GATE if gate == "digits" else expression_bytes(gate) for gate in numbered)
         self._digits = numbered.get("digits", -1)
-        expressions = [kind.regex.encode("latin-1") for kind in kinds]
+        expressions = [expression_bytes(kind.regex) for kind in kinds]
         self._kinds = kinds
         self._options = re2_options()
         self._expressions = expressions
@@ -211,11 +214,10 @@ class Leaks:
         compiled = self._compiled[index]
         if compiled is None:
             compiled = self._compiled[index] = re2.compile(self._expressions[index], self._options)
-        grouped = compiled.groups > 0
+        groups = range(1, compiled.groups + 1)
         for match in compiled.finditer(data):
-            start, end = match.span(1) if grouped else match.span()
-            if start < 0:
-                start, end = match.span()
+            # The value is the group that matched, or all of it.
+            start, end = next((span for group in groups if (span := match.span(group))[0] >= 0), match.span())
             if end > start:
                 yield start, end
                 if self._measured[index]:
@@ -262,10 +264,12 @@ class Leaks:
         return end if valid is not None and valid(value) else 0
 
 
-def _gate_bytes(gate: str) -> bytes:
-    """Letters beyond ASCII become the bytes of their UTF-8 form."""
+def expression_bytes(gate: str) -> bytes:
+    """Letters beyond ASCII become the bytes of their folded UTF-8 form."""
     return b"".join(
-        char.encode() if char.isascii() else b"(?:" + b"".join(b"\\x%02x" % byte for byte in char.encode()) + b")"
+        char.encode()
+        if char.isascii()
+        else b"(?:" + b"".join(b"\\x%02x" % byte for byte in fold_pattern(char).encode()) + b")"
         for char in gate
     )
 
@@ -306,10 +310,10 @@ def _part_of_more(data: bytes, start: int, end: int, *, spaced: bool = True) -> 
 
 
 def _without_inner(found: list[Found]) -> list[Found]:
-    """Where findings overlap keep the stronger group, and within a group the longer one."""
+    """Where findings overlap keep the stronger group, within a group the longer one, and of equals not the vaguest."""
     order = {"secret": 0, "financial": 1, "pii": 2}
     kept: list[Found] = []
-    for item in sorted(found, key=lambda one: (one.start, -one.end, order[one.group])):
+    for item in sorted(found, key=lambda one: (one.start, -one.end, order[one.group], one.kind in _VAGUE)):
         if kept and item.start < kept[-1].end:
             last = kept[-1]
             if order[item.group] >= order[last.group] and (

@@ -16,6 +16,8 @@ from aitrail.errors import ConfigError
 
 _NEAR: Final = 60
 _MAX_CHARS: Final = 6000
+# Concepts that everyday requests resemble.
+_WITH_EVERYDAY: Final = frozenset(("extraction_secret", "override_short"))
 
 
 class Language(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -24,7 +26,8 @@ class Language(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     Attributes:
         code: ISO 639-1.
         ignore: verbs for setting aside; prior: earlier, all, your; instructions: what is set aside.
-        reveal: verbs for showing; own: the system prompt, your instructions, the password.
+        reveal: verbs for showing; own: the system prompt, your instructions; secret: the password.
+        everyday: words beside which a password or a forgotten instruction is nothing but that: change, reset, e-mail.
         free: phrases for being without rules; turn: "from now on", "you are now"; phrases: whole attacks.
         must_hit, must_not_hit: texts that some concept of the language must, or must not, find.
         words: whether the script puts spaces between words.
@@ -36,6 +39,8 @@ class Language(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     instructions: tuple[str, ...] = ()
     reveal: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
+    everyday: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     turn: tuple[str, ...] = ()
     phrases: tuple[str, ...] = ()
@@ -86,6 +91,8 @@ def _concepts(language: Language) -> list[Concept]:
         words=language.words)),
         ("extraction", "extraction", "prompt_extraction", 0.6, _orders((language.reveal, language.own),
         words=language.words)),
+        ("extraction_secret", "extraction", "prompt_extraction", 0.6, _orders((language.reveal, language.secret),
+        words=language.words)),
         ("no_limits", "no_limits", "jailbreak", 0.5, _one(language.free, words=language.words)),
         ("switch", "switch", "direct_injection", 0.35, _one(language.turn, words=language.words)),
         ("phrase", "phrase", "direct_injection", 0.6, _one(language.phrases, words=language.words)),
@@ -103,6 +110,7 @@ def _concepts(language: Language) -> list[Concept]:
             raw=True,
             lexical=True,
             supporting=name == "switch",
+            unless=_one(language.everyday, words=language.words) if name in _WITH_EVERYDAY else (),
         )
         for name, group, signal, weight, found in made
         if found

@@ -35,7 +35,7 @@ def lint(folder: Path | None = None) -> list[Problem]:
             return [Problem(str(folder), f"has no patterns for {what}, so none would be found", hint)]
     problems = [problem for concept in concepts for problem in _concept(concept, macros)]
     for kind in kinds:
-        problems += _expression(f"leaks: {kind.kind}", kind.regex.encode("latin-1", "replace"))
+        problems += _expression(f"leaks: {kind.kind}", leaks.expression_bytes(kind.regex))
     return problems + (_unread(folder) if folder is not None else [])
 
 
@@ -63,7 +63,7 @@ def _concept(concept: patterns.Concept, macros: dict[str, str]) -> Iterator[Prob
         yield Problem(where, f"unknown signal {concept.signal!r}", "use one of content/taxonomy/signals.toml")
     if not concept.lexical and not (concept.must_hit and concept.must_not_hit):
         yield Problem(where, "must_hit and must_not_hit need at least one line each")
-    for pattern in concept.patterns:
+    for pattern in (*concept.patterns, *concept.unless):
         if pattern != pattern.lower() and "\\" not in pattern:
             yield Problem(where, f"pattern has upper-case letters: {pattern}", "texts are matched in lower case")
         try:

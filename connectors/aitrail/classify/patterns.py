@@ -5,6 +5,7 @@ for whatever separates words, ``{name}`` for a macro of ``macros.toml``, ``{gap3
 ``{near40}`` for up to forty bytes of anything. Everything else is a regular expression in the dialect of ``engine``.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,15 @@ _MACRO: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}( ?)")
 _GAP: Final = re.compile(r"gap([1-9][0-9]?)$")
 _NEAR: Final = re.compile(r"near([1-9][0-9]{0,2})$")
 _MAX_DEPTH: Final = 8
+# How far around a match ``unless`` is looked for, in bytes.
+NEAR_UNLESS: Final = 80
 # Whether a pattern begins with a letter, and whether it ends with punctuation: where a word boundary belongs.
 _FIRST_IS_WORD: Final = re.compile(r"(?:\(\?:)*[a-z0-9]")
 _LAST_IS_MARK: Final = re.compile(r"(?:\]|[\"'`:=>-])(?:\{[0-9,]+\})?\??$")
 # Occurrences in a million words above which a pattern is too common to be looked for everywhere.
 MAX_FREQUENCY: Final = 100.0
+# The same for texts of a few words.
+MAX_FREQUENCY_SHORT: Final = 800.0
 MAX_FREQUENCY_LEXICON: Final = 8000.0
 # Of what a match must contain, how many sets are looked for, and up to which frequency beyond the rarest one: in the
 # pass over every text, and in the second one.
@@ -55,6 +60,7 @@ class Concept(msgspec.Struct, frozen=True, gc=False):
         must_hit: texts that the concept must find, must_not_hit: texts that it must not find.
         roles: in texts of which roles it counts.
         max_chars: longer texts do not count (0: no limit): for weak words that only matter in short prompts.
+        unless: patterns beside which (``NEAR_UNLESS`` bytes around) the concept does not count; written like patterns.
         raw: patterns get no word boundaries at their ends, and a space in them is a space or tab: for signs of markup.
         lexical: made from the lexicon: words, although ``raw``.
         supporting: looked for only in texts where another concept was found: weak evidence in everyday words.
@@ -72,6 +78,7 @@ class Concept(msgspec.Struct, frozen=True, gc=False):
     raw: bool = False
     supporting: bool = False
     lexical: bool = False
+    unless: tuple[str, ...] = ()
 
 
 class PatternFile(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -84,8 +91,9 @@ class Compiled(msgspec.Struct, frozen=True, gc=False):
     """The patterns of a concept as one expression for the engine.
 
     ``gates`` are alternatives: of each set of one of them a text must contain an expression, or nothing can match; no
-    alternative at all says that anything may. What is ``primary`` (made of rare words) is looked for in every text, the
-    rest only where a primary pattern or an anchor was found. A concept with patterns of both sorts becomes two.
+    alternative at all says that anything may. What is ``primary`` (made of rare words) is looked for in every text,
+    what is ``brief`` (less rare ones) in every short text, the rest only where a primary pattern or an anchor was
+    found. A concept with patterns of several sorts becomes several.
     """
 
     concept: Concept
@@ -93,6 +101,7 @@ class Compiled(msgspec.Struct, frozen=True, gc=False):
     expression: bytes
     gates: tuple[tuple[tuple[bytes, ...], ...], ...]
     primary: bool
+    brief: bool = False
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -224,8 +233,8 @@ def compile_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> 
     out: list[Compiled] = []
     for concept in concepts:
         single = [_compile(concept, pattern, macros) for pattern in concept.patterns]
-        for primary in (True, False):
-            same = [item for item in single if item.primary is primary]
+        for sort in ((True, False), (False, True), (False, False)):
+            same = [item for item in single if (item.primary, item.brief) == sort]
             if same:
                 out.append(_merged(same))
     return out
@@ -239,6 +248,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, array_like=True):
     expression: bytes
     gates: tuple[tuple[tuple[bytes, ...], ...], ...]
     primary: bool
+    brief: bool
 
 
 def prepare_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> list[Compiled]:
@@ -254,13 +264,17 @@ def prepare_concepts(concepts: Sequence[Concept], macros: Mapping[str, str]) -> 
         try:
             kept = msgspec.msgpack.decode(known, type=list[_Kept])
             return [
-                Compiled(concepts[one.concept], one.sources, one.expression, one.gates, one.primary) for one in kept
+                Compiled(concepts[one.concept], one.sources, one.expression, one.gates, one.primary, one.brief)
+                for one in kept
             ]
         except (msgspec.DecodeError, IndexError):
             prepared.discard(key)
     compiled = compile_concepts(concepts, macros)
     places = {id(concept): place for place, concept in enumerate(concepts)}
-    kept = [_Kept(places[id(one.concept)], one.sources, one.expression, one.gates, one.primary) for one in compiled]
+    kept = [
+        _Kept(places[id(one.concept)], one.sources, one.expression, one.gates, one.primary, one.brief)
+        for one in compiled
+    ]
     prepared.store(key, msgspec.msgpack.encode(kept))
     return compiled
 
@@ -270,14 +284,21 @@ def expression_of(concept: Concept, pattern: str, macros: Mapping[str, str]) -> 
     return _to_bytes(expand(pattern, macros), concept.raw, spaced=concept.lexical or not concept.raw)
 
 
+def exception_of(concept: Concept, macros: Mapping[str, str]) -> bytes:
+    """Make the expression of what a concept does not count beside; empty when there is none."""
+    return b"|".join(b"(?:" + expression_of(concept, pattern, macros) + b")" for pattern in concept.unless)
+
+
 def _compile(concept: Concept, pattern: str, macros: Mapping[str, str]) -> Compiled:
     expression = expression_of(concept, pattern, macros)
     alternatives = required(expression)
     limit = MAX_FREQUENCY_LEXICON if concept.lexical else MAX_FREQUENCY
     known = all(alternatives)
-    primary = known and not concept.supporting and sum(sets[0][0] for sets in alternatives) <= limit
+    frequency = sum(sets[0][0] for sets in alternatives) if known and not concept.supporting else math.inf
+    primary = frequency <= limit
+    brief = not primary and not concept.lexical and frequency <= MAX_FREQUENCY_SHORT
     gates = _gates(alternatives, *(_SETS_PRIMARY if primary else _SETS_OTHER)) if known else ()
-    return Compiled(concept, (pattern,), expression, gates, primary)
+    return Compiled(concept, (pattern,), expression, gates, primary, brief)
 
 
 def _gates(alternatives: Sequence[Sets], count: int, common: float) -> tuple[tuple[tuple[bytes, ...], ...], ...]:
@@ -305,4 +326,5 @@ def _merged(items: Sequence[Compiled]) -> Compiled:
         b"|".join(b"(?:" + item.expression + b")" for item in items),
         tuple(gates) if all(item.gates for item in items) else (),
         items[0].primary,
+        items[0].brief,
     )

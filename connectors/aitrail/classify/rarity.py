@@ -29,7 +29,7 @@ _TAIL: Final = {2: 9000.0, 3: 2500.0, 4: 120.0, 5: 25.0, 6: 8.0}
 # How much rarer a row of words is than its rarest word, a guess.
 _PHRASE_FACTOR: Final = 10.0
 # What stands between words in pattern files; see ``patterns.SEPARATOR``.
-_EDGE: Final = rb"[^0-9a-z\x80-\xff]"
+EDGE: Final = rb"[^0-9a-z\x80-\xff]"
 _BOUNDARY: Final = rb"\b"
 _ANY: Final = frozenset(range(256))
 _DIGITS: Final = frozenset(b"0123456789")
@@ -83,7 +83,7 @@ def _is_separator(node: tuple[Any, Any]) -> bool:
     return inner is op.IN and list(items) == _SEPARATOR_ITEMS
 
 
-_SEPARATOR_ITEMS: Final = list(sre.parse(_EDGE.decode("latin-1") + "{1,2}")[0][1][2][0][1])
+_SEPARATOR_ITEMS: Final = list(sre.parse(EDGE.decode("latin-1") + "{1,2}")[0][1][2][0][1])
 
 
 def _edge(node: tuple[Any, Any] | None) -> bytes:
@@ -92,7 +92,7 @@ def _edge(node: tuple[Any, Any] | None) -> bytes:
         return b""
     if node[0] is op.AT:
         return _BOUNDARY if node[1] is op.AT_BOUNDARY else b""
-    return _EDGE if _is_separator(node) else b""
+    return EDGE if _is_separator(node) else b""
 
 
 class _Run:
@@ -111,7 +111,7 @@ class _Run:
         self._longest = max(self._longest, self._length)
 
     def space(self) -> None:
-        self._expression += _EDGE + b"{1,4}"
+        self._expression += EDGE + b"{1,4}"
         self._words.append(32)
         self._length = 0
 

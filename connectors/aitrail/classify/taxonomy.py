@@ -30,6 +30,20 @@ def owasp() -> dict[str, Any]:
     return read_toml(content_path("taxonomy", "owasp_llm.toml"))
 
 
+@lru_cache(maxsize=1)
+def owasp_agentic() -> dict[str, Any]:
+    """The OWASP table for agentic applications: editions."""
+    return read_toml(content_path("taxonomy", "owasp_agentic.toml"))
+
+
+def agentic_id(entry: str) -> str:
+    """Give an agentic entry's id with the edition: ``asi01:2026``; raises ``ConfigError`` when it is unknown."""
+    for edition, entries in owasp_agentic()["editions"].items():
+        if entry in entries:
+            return f"{entry.lower()}:{edition}"
+    raise ConfigError(f"unknown OWASP agentic entry {entry!r}", where="content/taxonomy/signals.toml")
+
+
 def atlas_id(technique: str) -> str:
     """Give a technique's id with the edition: ``aml.t0051.000@5.6.0``; raises ``ConfigError`` when it is unknown."""
     table = atlas()
@@ -53,7 +67,10 @@ def signals() -> dict[str, Tags]:
     return {
         name: Tags(
             tuple(atlas_id(technique) for technique in entry["atlas"]),
-            tuple(tag for item in entry["owasp"] for tag in owasp_ids(item)),
+            (
+                *(tag for item in entry["owasp"] for tag in owasp_ids(item)),
+                *(agentic_id(item) for item in entry.get("agentic", ())),
+            ),
         )
         for name, entry in table.items()
     }

@@ -28,9 +28,15 @@ _PLACEHOLDER = re.compile(
 )
 
 
+_LONG: Final = 40
+_BY_CHANCE: Final = 4
+
+
 def is_placeholder(value: str) -> bool:
     """Whether a value stands for a secret and is none: documentation values, variables, masks, keyboard runs."""
-    if _PLACEHOLDER.search(value) is not None:
+    found = _PLACEHOLDER.search(value)
+    # Four letters are in a long run of random ones by chance.
+    if found is not None and not (len(value) > _LONG and found.group().isalpha() and len(found.group()) <= _BY_CHANCE):
         return True
     common = Counter(value).most_common(1)[0][1] if value else 0
     return common > max(3, len(value) // 2)
@@ -38,7 +44,7 @@ def is_placeholder(value: str) -> bool:
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", re.IGNORECASE)
 _CODE_VALUE = re.compile(
-    r"[A-Za-z_.]+\(|\w+\[|^[a-z_]+(?:\.[a-z_]+)+$|^[A-Z][A-Z_]{3,}$|^https?://|^/|^\./|^[a-z]+(?:[A-Z][a-z]+)+$",
+    r"[A-Za-z_.]+\(|\w+\[|^[A-Za-z_]+(?:\.[A-Za-z_]+)+$|^[A-Z][A-Z_]{3,}$|^https?://|^/|^\./|^[a-z]+(?:[A-Z][a-z]+)+$",
     re.ASCII,
 )
 _CLASSES: Final = (re.compile(r"[a-z]"), re.compile(r"[A-Z]"), re.compile(r"[0-9]"), re.compile(r"[^A-Za-z0-9]"))

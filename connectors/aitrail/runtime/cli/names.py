@@ -14,4 +14,5 @@ def atlas_name(tag: str) -> str:
 def owasp_name(tag: str) -> str:
     """``llm01:2025`` -> ``Prompt Injection``; empty when the edition or the entry is not known."""
     entry, _, edition = tag.partition(":")
-    return str(taxonomy.owasp()["editions"].get(edition, {}).get(entry.upper(), ""))
+    tables = (taxonomy.owasp(), taxonomy.owasp_agentic())
+    return next((str(name) for table in tables if (name := table["editions"].get(edition, {}).get(entry.upper()))), "")

@@ -33,7 +33,7 @@ from aitrail.privacy.keys import KeyRing
 from aitrail.privacy.treat import Piece, Privacy
 from aitrail.secrets import Secrets
 from aitrail.spool import Intake, Spool
-from aitrail.transform import Transform, pieces_of
+from aitrail.transform import TOGETHER, Transform, Unfinished, pieces_of
 
 CHUNK = 2_000
 MIX = ("cloudtrail", "azure_openai", "litellm")
@@ -165,36 +165,34 @@ class _Core:
         self.context = Context(tenant_id="acme", origin="bench")
 
     def run(self, raws: Sequence[bytes]) -> list[EncodedEvent]:
-        """Turn raw records into encoded events."""
-        finish = self.transform.finish
+        """Turn raw records into encoded events, as many at a time as the pipeline."""
         out: list[EncodedEvent] = []
-        for event, content in normalized(raws, self.detector, self.joiner, self.context):
-            out.append(finish(event, content, "bench#offset=0&record=0", "2026-11-20T00:00:00.000Z"))
+        events = normalized(raws, self.detector, self.joiner, self.context)
+        while some := [Unfinished(*pair, "bench#offset=0&record=0") for pair in islice(events, TOGETHER)]:
+            out += self.transform.finish_all(some, "2026-11-20T00:00:00.000Z")
         return out
 
 
-def normalized(raws: Sequence[bytes], detector: Detector, joiner: Joiner, context: Context) -> list[Pair]:
-    """Detect, normalize and join; a rejected record stops the benchmark."""
-    found: list[Pair] = []
+def normalized(raws: Sequence[bytes], detector: Detector, joiner: Joiner, context: Context) -> Iterator[Pair]:
+    """Detect, normalize and join, one record after the other; a rejected record stops the benchmark."""
     detect = detector.detect
     for raw in raws:
         for outcome in NORMALIZERS[detect(raw)](raw, context):
             if type(outcome) is Normalized:
-                found.append((outcome.event, outcome.content))
+                yield outcome.event, outcome.content
             elif type(outcome) is Fragment:
                 for joined, _ in joiner.add(outcome, None):
                     if joined.event is not None:
-                        found.append((joined.event, joined.content))
+                        yield joined.event, joined.content
             elif type(outcome) is Rejected:
                 raise SystemExit(f"a generated record was rejected: {outcome.code} {outcome.field}")
-    return found
 
 
 def _apart(figures: Figures, raws: Sequence[bytes], own: Parts, *, number: int) -> None:
     """One chunk, stage by stage."""
     detector, joiner, context = Detector(), Joiner(), Context(tenant_id="acme", origin="bench")
     t0 = process_time()
-    pairs = normalized(raws, detector, joiner, context)
+    pairs = list(normalized(raws, detector, joiner, context))
     pairs += [(joined.event, joined.content) for joined, _ in joiner.flush() if joined.event is not None]
     t1 = process_time()
     pieces = [pieces_of(content) if content is not None else [] for _, content in pairs]

@@ -26,7 +26,7 @@ from aitrail.normalize.undetected import why_unknown
 from aitrail.ports import Acknowledging, Budget, Cursors, EncodedEvent, Lease, RawBatch, RawRecord, Source
 from aitrail.spool.records import Committed, DeadLetter, Intake, Stage, dead_letter_id
 from aitrail.spool.states import SourceState
-from aitrail.transform import Transform
+from aitrail.transform import TOGETHER, Transform, Unfinished
 
 # Records that are well-formed but no access to an AI system: counted by reason, not kept as dead letters.
 COUNTED_ONLY = frozenset({"not_ai_related", "type_unsupported", "duplicate_part"})
@@ -185,6 +185,7 @@ class Pipeline:
         self._receipts: list[str] = []
         self._gaps = int(getattr(source, "gaps", 0))
         self._fragments: list[tuple[Fragment, _Token]] = []
+        self._unfinished: list[Unfinished] = []
         self._detector = Detector()
         self._clear()
 
@@ -262,6 +263,7 @@ class Pipeline:
         for record in batch.records:
             self._record(record, context, pending, totals, record_type)
         self._join(totals)
+        self._finish_events()
         # A batch without a cursor has only its own fragments to wait for; a cursor must wait for all before it.
         place = batch.cursor_key or f"\0{id(pending)}"
         (self._barriers if batch.barrier else self._waiting.setdefault(place, deque())).append(pending)
@@ -323,10 +325,19 @@ class Pipeline:
                 self._counts["time_ahead"] += 1
             else:
                 self._newest = event.timestamp
-        encoded = self._transform.finish(event, outcome.content, source_ref(origin, record), self._ingested_at)
-        self._events.append(encoded)
-        self._numbers.append(number)
-        self._size += len(encoded.body)
+        self._unfinished.append(Unfinished(event, outcome.content, source_ref(origin, record), number))
+        if len(self._unfinished) >= TOGETHER:
+            self._finish_events()
+
+    def _finish_events(self) -> None:
+        """Judge, treat and encode the events that the normalizers gave since the last call."""
+        unfinished, self._unfinished = self._unfinished, []
+        if not unfinished:
+            return
+        encoded = self._transform.finish_all(unfinished, self._ingested_at)
+        self._events += encoded
+        self._numbers += [item.number for item in unfinished]
+        self._size += sum([len(event.body) for event in encoded])
 
     def _emit_joined(self, joined: Joined, tokens: Sequence[object]) -> None:
         place: _Token | None = None
@@ -391,6 +402,7 @@ class Pipeline:
         Raises:
             TransientError: the disk is full or failing; all is kept, and the call may be repeated.
         """
+        self._finish_events()
         self._settle()
         self._counts["gaps"] += self._new_gaps()
         done = self._spool.commit(

@@ -46,6 +46,7 @@ _HINTS: Final = (
     "against", "not allowed", "kann", "darf", "peux pas", "puedo", "posso", "kan ik niet", "nie mog\u0119",
     "\u043d\u0435 \u043c\u043e\u0433\u0443", "\u65e0\u6cd5", "\u4e0d\u80fd", "\u3067\u304d\u307e\u305b\u3093",
 )  # fmt: skip
+_ASCII_HINTS: Final = tuple(hint for hint in _HINTS if hint.isascii())
 # Unwilling, not unable: "I cannot find your order" is no refusal.
 _UNWILLING = (
     r"(?:help|assist|comply|share|provide|disclose|reveal|discuss|do that|do this|fulfil|create|generate|write|engage|"
@@ -123,7 +124,10 @@ def similarity(one: frozenset[int], other: frozenset[int]) -> float:
 def is_refusal(response: str) -> bool:
     """Whether an answer begins as refusals do (of a dozen languages)."""
     start = response[:_REFUSAL_WITHIN].lower()
-    return any(hint in start for hint in _HINTS) and _REFUSAL.search(start) is not None
+    for hint in _ASCII_HINTS if start.isascii() else _HINTS:
+        if hint in start:
+            return _REFUSAL.search(start) is not None
+    return False
 
 
 class SessionView:

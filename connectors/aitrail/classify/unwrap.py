@@ -20,17 +20,18 @@ def decoded_forms(injection: Injection, text: str) -> Iterator[tuple[str, bytes]
     if not scanned and folded.plain:
         return
     queue = [(item.name, fold(item.text)) for item in hidden.hidden_texts(text)]
-    queue += _decoded(injection, folded.low, text)
+    queue += _decoded(injection, folded, scanned)
     count = 0
     while queue and count < _MAX_FORMS:
         name, inner = queue.pop(0)
         count += 1
         yield name, inner.low
         if ">" not in name:
-            queue += [(f"{name}>{deeper}", more) for deeper, more in _decoded(injection, inner.low, inner.text)]
+            deeper_forms = _decoded(injection, fold(inner.text), injection.gated.scan(inner.low))
+            queue += [(f"{name}>{deeper}", more) for deeper, more in deeper_forms]
 
 
-def _decoded(injection: Injection, low: bytes, text: str) -> Iterator[tuple[str, Folded]]:
-    fired = [n for n in injection.gated.triggers(injection.gated.scan(low)) if n < len(decoding.TRIGGERS)]
-    for name, inner, _, _ in injection.decoders.run(fold(text), fired, scrambled=False):
+def _decoded(injection: Injection, folded: Folded, scanned: list[int]) -> Iterator[tuple[str, Folded]]:
+    fired = [n for n in injection.gated.triggers(scanned) if n < len(decoding.TRIGGERS)]
+    for name, inner, _, _ in injection.decoders.run(folded, fired, scrambled=False):
         yield name, inner

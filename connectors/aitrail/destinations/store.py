@@ -21,7 +21,7 @@ from aitrail.store.database import Database
 from aitrail.store.identity import run_of, split_keys
 from aitrail.store.segments import SegmentWriter, Unstorable, day_of, repaired
 
-LIMITS = Limits(max_events=12_000, max_batch_bytes=8_000_000, max_event_bytes=64_000_000)
+LIMITS = Limits(max_events=12_000, max_batch_bytes=12_000_000, max_event_bytes=64_000_000)
 _LOW_SPACE_BYTES = 256_000_000
 _SWEEP_SECONDS = 300.0
 

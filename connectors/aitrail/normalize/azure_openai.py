@@ -10,7 +10,6 @@ No record of these holds a prompt, an answer, a filter verdict or the end user b
 """
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -96,6 +95,7 @@ class _Exported(msgspec.Struct, gc=False):
     object_id: Text = msgspec.field(name="objectId_s", default=None)
 
 
+_copy: Callable[[AccessEvent], AccessEvent] = AccessEvent.__copy__  # type: ignore[attr-defined]  # not in its stub
 _record = msgspec.json.Decoder(_Record)
 _exported = msgspec.json.Decoder(_Exported)
 _properties = msgspec.json.Decoder(_Properties)
@@ -158,7 +158,7 @@ def _event(row: _Record | _Exported, properties: _Properties, context: Context) 
         properties.modelName,
         properties.modelVersion,
     )
-    event = copy(template)
+    event = _copy(template)
     event.timestamp = timestamp
     event.source_event_id = event.request_id = row.correlation_id or ""
     user = properties.objectId or properties.callerObjectId or row.object_id

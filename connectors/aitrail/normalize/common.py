@@ -105,7 +105,11 @@ def epoch_to_time(seconds: float) -> str:
         return ""
     whole, millis = divmod(round(seconds * 1000), 1000)
     minute, second = divmod(whole, 60)
-    return f"{_minute(minute)}:{second:02d}.{millis:03d}Z"
+    return _minute(minute) + _SECONDS[second] + _MILLIS[millis]
+
+
+_SECONDS = tuple(f":{second:02d}." for second in range(60))
+_MILLIS = tuple(f"{millis:03d}Z" for millis in range(1000))
 
 
 @lru_cache(maxsize=16384)

@@ -10,7 +10,7 @@ Delivered by the ``generic_api`` webhook, s3_v2, gcs, sqs, azure_sentinel and ot
 * Times are epoch seconds; older builds write ``YYYY-MM-DD HH:MM:SS.ffffff`` without a zone (UTC assumed and flagged).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -85,7 +85,8 @@ def _untyped_items(messages: Any) -> bool:
 def to_event(call: Payload[Any, Any], source: str, context: Context) -> Outcome:
     """Build the event of one call; ``litellm_spend`` brings its rows into the same shape first.
 
-    Fields are set one by one: for a struct this wide that is three times faster than as many keyword arguments.
+    A blank event is copied and its fields are set one by one: for a struct this wide that is three times faster than
+    as many keyword arguments.
     """
     begun = moment(call.startTime)
     start = begun.epoch
@@ -97,12 +98,10 @@ def to_event(call: Payload[Any, Any], source: str, context: Context) -> Outcome:
         return Rejected("field_missing", "litellm_call_id" if source == SOURCE else "request_id", source)
     meta = call.metadata or _NO_METADATA
     tenant = tenant_of(meta, context) if context.tenant_keys else context.tenant_id
-    identity = f"{call_id}|{round(start * 1e6)}"
-    event = AccessEvent(
-        event_id=make_event_id(tenant, source, identity), timestamp=timestamp, tenant_id=tenant, source=source
-    )
+    event = _copy(_blank(tenant, source))
+    event.event_id = make_event_id(tenant, source, f"{call_id}|{round(start * 1e6)}")
+    event.timestamp = timestamp
     event.source_event_id = call_id
-    event.service = "litellm"
     if begun.assumed:
         event.flags = ("time_zone_assumed",)
     if call.cache_hit:
@@ -116,6 +115,15 @@ def to_event(call: Payload[Any, Any], source: str, context: Context) -> Outcome:
     if not messages and not answer.text and not answer.tool_calls:
         return Normalized(event)
     return Normalized(event, Content(messages, answer.text, answer.tool_calls))
+
+
+@lru_cache(maxsize=1024)
+def _blank(tenant: str, source: str) -> AccessEvent:
+    """What all events of a tenant begin with; copied for each record, never changed."""
+    return AccessEvent(event_id="", timestamp="", tenant_id=tenant, source=source, service="litellm")
+
+
+_copy: Callable[[AccessEvent], AccessEvent] = AccessEvent.__copy__  # type: ignore[attr-defined]  # not in its stub
 
 
 def _fill_place(event: AccessEvent, call: Payload[Any, Any], meta: Metadata) -> None:

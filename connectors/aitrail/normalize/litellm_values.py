@@ -1,12 +1,11 @@
 """Numbers and times of LiteLLM records: what does not make sense becomes None, nothing raises."""
 
-from calendar import timegm
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 
 import msgspec
 
 _MAX_COUNT = 1 << 53
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (for times without a zone)
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
@@ -31,27 +30,15 @@ def moment(value: float | str | None) -> Moment:
 
 
 def _from_text(text: str) -> Moment:
-    if len(text) == 26 and text[19] == "." and text[20:].isdigit() and text.isascii():  # what older builds write
-        second = _second(text[:19])
-        if second is not None:
-            return Moment((second * 1_000_000 + int(text[20:])) / 1e6, assumed=True)
     try:
         parsed = datetime.fromisoformat(text.strip())
-        if parsed.tzinfo is None:
-            return Moment(parsed.replace(tzinfo=UTC).timestamp(), assumed=True)
+        zone = parsed.tzinfo
+        if zone is None:  # what older builds write
+            gap = parsed - _EPOCH
+            return Moment(((gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds) / 1_000_000, assumed=True)
         return Moment(parsed.timestamp())
     except (ValueError, OverflowError):
         return _NONE
-
-
-@lru_cache(maxsize=16384)
-def _second(text: str) -> int | None:
-    """Epoch seconds of a date and time without zone, read as UTC; None when it is none."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return None if parsed.tzinfo is not None else timegm(parsed.timetuple())
 
 
 def span_ms(start: float | None, end: float | None) -> float | None:

@@ -126,8 +126,25 @@ class KeyRing:
         temporary.replace(self._path)
 
 
+_BLOCK = 64  # bytes of a SHA-256 block, to which HMAC (RFC 2104) pads the key
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+
+
+@lru_cache(maxsize=64)
+def _states(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """The two hash states that every HMAC under ``key`` starts from: setting them up costs more than a short text."""
+    padded = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+    return hashlib.sha256(padded.translate(_INNER)), hashlib.sha256(padded.translate(_OUTER))
+
+
 def _digest(key: bytes, text: str) -> str:
-    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    """HMAC-SHA-256 as ``hmac.digest`` gives it, in hex."""
+    inner, outer = _states(key)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(text.encode("utf-8", "surrogatepass"))
+    outer.update(inner.digest())
+    return outer.hexdigest()
 
 
 def keyed_hash(key_id: str, key: bytes, text: str) -> str:

@@ -69,8 +69,8 @@ class Privacy:
         event.content_mode = mode
         prompt = this_turn(pieces)
         response = [index for index, piece in enumerate(pieces) if piece.place == "response"]
-        prompt_text = "\n".join([pieces[i].text for i in prompt])
-        response_text = "\n".join([pieces[i].text for i in response])
+        prompt_text = _whole(pieces, prompt)
+        response_text = _whole(pieces, response)
         if prompt_text:
             event.prompt_chars = len(prompt_text)
         if response_text:
@@ -83,9 +83,9 @@ class Privacy:
         hide = mode == "redacted"
         offsets: list[tuple[int, Masked] | None] = [None] * len(pieces)
         if prompt_text:
-            event.prompt_text = self._keep(event, _join(pieces, prompt, offsets, hide=hide), mode)
+            event.prompt_text = self._keep(event, _join(pieces, prompt, prompt_text, offsets, hide=hide), mode)
         if response_text:
-            event.response_text = self._keep(event, _join(pieces, response, offsets, hide=hide), mode)
+            event.response_text = self._keep(event, _join(pieces, response, response_text, offsets, hide=hide), mode)
         return nothing if mode == "sealed" else Stored(offsets)
 
     def _hash(self, event: AccessEvent, pieces: Sequence[Piece], prompt: str, response: str) -> None:
@@ -109,15 +109,27 @@ class Privacy:
         return self._sealer.seal(event.tenant_id, event.user_id, event.event_id, text)
 
 
+def _whole(pieces: Sequence[Piece], chosen: Sequence[int]) -> str:
+    if len(chosen) == 1:
+        return pieces[chosen[0]].text
+    return "\n".join([pieces[index].text for index in chosen])
+
+
 def _join(
-    pieces: Sequence[Piece], chosen: Sequence[int], offsets: list[tuple[int, Masked] | None], *, hide: bool
+    pieces: Sequence[Piece], chosen: Sequence[int], whole: str, offsets: list[tuple[int, Masked] | None], *, hide: bool
 ) -> str:
+    """The chosen texts as they are stored; ``whole`` is what they are together when nothing is hidden."""
     texts: list[str] = []
     length = 0
+    hidden = False
     for index in chosen:
         piece = pieces[index]
-        masked = mask(piece.text, piece.spans) if hide and piece.spans else Masked(piece.text)
+        if hide and piece.spans:
+            masked = mask(piece.text, piece.spans)
+            hidden = True
+        else:
+            masked = Masked(piece.text)
         offsets[index] = (length, masked)
         texts.append(masked.text)
         length += len(masked.text) + 1
-    return "\n".join(texts)
+    return "\n".join(texts) if hidden else whole

@@ -91,7 +91,7 @@ def tidy(runtime: Runtime) -> None:
     if settings.retention_days:
         retain(runtime.spool, settings.retention_days)
     if settings.compact:
-        compact(runtime.spool)
+        compact(runtime.spool, lazily=True)
 
 
 def one_off(

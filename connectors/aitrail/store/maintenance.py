@@ -22,12 +22,15 @@ from aitrail.store.catalog import Segment
 from aitrail.store.database import Database
 from aitrail.store.identity import key_of
 from aitrail.store.reader import present_columns, scan
-from aitrail.store.segments import ROW_GROUP_ROWS, SegmentWriter, engine
+from aitrail.store.segments import ROW_GROUP_BYTES, ROW_GROUP_ROWS, ZSTD_LEVEL, SegmentWriter, engine
 
 TARGET_BYTES = 128_000_000
-# Merging works on raw (decoded) rows: with this much memory and one thread it streams a target of any size.
+# Merging works on raw (decoded) rows: with one thread it streams a target of any size. What DuckDB may take it does
+# take, so it gets little at first, and more only where rows are so long that it says so.
+_MEMORY_LIMITS = ("128MB", "512MB")
 _MEMORY_LIMIT = "256MB"
 _FETCH_ROWS = 50_000
+_MANY = 24
 
 
 class OwnsDatabase(Protocol):
@@ -109,8 +112,12 @@ def compact(
     *,
     clock: Clock | None = None,
     grace_seconds: float = catalog.GRACE_SECONDS,
+    lazily: bool = False,
 ) -> Compacted:
     """Merge the small segments of each day into files of about ``target_bytes``, every event_id once.
+
+    ``lazily`` leaves a few small segments beside a large one alone until they are worth rewriting it: for whoever calls
+    this again and again. Over time every event is then rewritten a few times at most.
 
     Readers notice nothing: the catalog changes in one transaction per file, and replaced files are unlinked only
     ``grace_seconds`` later (by the next compaction, or by the writer).
@@ -126,6 +133,8 @@ def compact(
         with database.snapshot() as db:
             segments = catalog.listing(db)
         for group in _groups(segments, target_bytes):
+            if lazily and not _due(group):
+                continue
             merged, dropped = _merge(database, writer, group)
             if merged is None:
                 continue
@@ -165,25 +174,57 @@ def _worthwhile(group: Sequence[Segment]) -> bool:
     return len(group) > 1 or any(one.columns != columns.COLUMNS_ID for one in group)
 
 
+def _due(group: Sequence[Segment]) -> bool:
+    """Whether there is a quarter of the largest one to add to it, or too many files to read."""
+    sizes = [one.bytes for one in group]
+    largest = max(sizes)
+    outdated = any(one.columns != columns.COLUMNS_ID for one in group)
+    return outdated or len(group) >= _MANY or 4 * (sum(sizes) - largest) >= largest
+
+
+def _rewrite(database: Database, group: Sequence[Segment], staged: Path) -> tuple[int, int]:
+    """Write the rows of ``group`` into ``staged``, every event_id once; give how many rows there were and are."""
+    for limit in _MEMORY_LIMITS[:-1]:
+        try:
+            return _rewrite_within(database, group, staged, limit)
+        except duckdb.OutOfMemoryException:
+            staged.unlink(missing_ok=True)
+    return _rewrite_within(database, group, staged, _MEMORY_LIMITS[-1])
+
+
+def _rewrite_within(database: Database, group: Sequence[Segment], staged: Path, limit: str) -> tuple[int, int]:
+    files = [str(database.segments / one.path) for one in group]
+    source = scan(files, union=len({one.columns for one in group}) > 1)
+    connection = engine(memory_limit=limit)
+    try:
+        # Distinct hashes are distinct ids, and a fifth of their memory; equal hashes are looked at again.
+        rows, distinct = _numbers(connection, f"SELECT count(*), count(DISTINCT hash(event_id)) FROM {source}")
+        once = ""
+        if rows != distinct:
+            (distinct,) = _numbers(connection, f"SELECT count(DISTINCT event_id) FROM {source}")
+            once = " QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY ingested_at) = 1"
+        connection.execute(
+            f"COPY (SELECT {columns.stored_list(present_columns(connection, group, source))} FROM {source}{once}) "
+            f"TO {columns.quote(str(staged))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL}, "
+            f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}, ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES})"
+        )
+        return rows, distinct
+    finally:
+        connection.close()
+
+
+def _numbers(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    return tuple(connection.execute(sql).fetchone() or ())
+
+
 def _merge(database: Database, writer: SegmentWriter, group: Sequence[Segment]) -> tuple[Segment | None, int]:
     """Write one segment with the rows of ``group`` and swap it in; give it and how many rows were doubles.
 
     Gives None when the group changed meanwhile; the store is then as if nothing had been merged.
     """
-    files = [str(database.segments / one.path) for one in group]
-    source = scan(files, union=len({one.columns for one in group}) > 1)
     staged = writer.staging() / f"{writer.new_name()}.parquet"
-    connection = engine(memory_limit=_MEMORY_LIMIT)
     try:
-        rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT event_id) FROM {source}").fetchone() or (
-            0,
-            0,
-        )
-        once = "" if rows == distinct else " QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY ingested_at) = 1"
-        connection.execute(
-            f"COPY (SELECT {columns.stored_list(present_columns(connection, group, source))} FROM {source}{once}) "
-            f"TO {columns.quote(str(staged))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
-        )
+        rows, distinct = _rewrite(database, group, staged)
         first, last = min(one.first for one in group), max(one.last for one in group)
         merged = writer.publish(staged, catalog.EVENTS, group[0].day, rows=distinct, first=first, last=last)
     except (duckdb.IOException, OSError) as error:
@@ -192,7 +233,6 @@ def _merge(database: Database, writer: SegmentWriter, group: Sequence[Segment]) 
             hint="check the file system (space, quota, mount); the store is unchanged",
         ) from error
     finally:
-        connection.close()
         staged.unlink(missing_ok=True)
     now = database.clock.now()
     with database.transaction() as db:

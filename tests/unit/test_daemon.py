@@ -234,16 +234,16 @@ def test_a_bug_in_reading_records_is_the_sources_own_and_nothing_of_the_turn_sta
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon.Schedule, "failed", lambda self, now, *_: failed_at_once(self, now))
-    original = assemble.Transform.finish
+    original = assemble.Transform.finish_all
     poison = trail("bad", 2)
     broken = True
 
-    def finish(self, event, content, ref, ingested_at):  # type: ignore[no-untyped-def]
-        if broken and ref.startswith("bad/2"):
+    def finish_all(self, unfinished, ingested_at):  # type: ignore[no-untyped-def]
+        if broken and any(one.ref.startswith("bad/2") for one in unfinished):
             raise ZeroDivisionError
-        return original(self, event, content, ref, ingested_at)
+        return original(self, unfinished, ingested_at)
 
-    monkeypatch.setattr(assemble.Transform, "finish", finish)
+    monkeypatch.setattr(assemble.Transform, "finish_all", finish_all)
 
     def two(source: Script, cursors: Cursors) -> Iterator[RawBatch]:
         for number in range(int(cursors.get("k") or b"0") + 1, 3):

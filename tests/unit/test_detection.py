@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from aitrail.compiler.emit import packs
 from aitrail.destinations.store import StoreDestination
 from aitrail.detection import rules as compiled
 from aitrail.detection.engine import MOST_EVIDENCE, Covered
@@ -211,3 +212,11 @@ def test_a_collector_runs_the_rules(tmp_path: Path) -> None:
 def test_compiled_rules_are_those_of_the_content() -> None:
     told = CliRunner().invoke(cli, ["content", "build", "--check"], standalone_mode=False)
     assert told.return_value == 0, told.output
+
+
+def test_a_build_without_a_source_tree_says_why_there_are_no_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "source_tree", lambda: None)
+    told = CliRunner().invoke(cli, ["content", "build"], standalone_mode=False, env={"COLUMNS": "200"})
+    assert told.return_value == 0, told.output
+    assert "no packs" in told.stderr
+    assert "pip install -e '.[content]'" in told.stderr

@@ -25,6 +25,10 @@ Examples:
   aitrail content explain bedrock_guardrail_weakened
 """
 
+_NO_PACKS = (
+    "no packs: this aitrail does not run from a source tree. In one: pip install -e '.[content]', then build again"
+)
+
 _rules_option = click.option(
     "--rules",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -144,7 +148,8 @@ def build(rules: Path, dashboards: Path, out: Path, check: bool) -> int:
     except ContentError as error:
         return _say(error.problems)
     made = {out / name: data for name, data in compiled(of).items()}
-    root = None if any(map(_is_named, ("rules", "dashboards", "out"))) else packs.source_tree()
+    own = any(map(_is_named, ("rules", "dashboards", "out")))
+    root = None if own else packs.source_tree()
     extra: list[Path] = []
     if root:
         given = packs.emitted(of)
@@ -166,6 +171,10 @@ def build(rules: Path, dashboards: Path, out: Path, check: bool) -> int:
         raise ConfigError(f"cannot be written ({error.strerror})", where=where, hint="nothing was changed") from None
     for path in stale:
         console().print(f"wrote {path}", soft_wrap=True)
+    if root:
+        console().print(f"the packs' archives are in {root / 'dist'}", soft_wrap=True)
+    elif not own:
+        console(stderr=True).print(_NO_PACKS, soft_wrap=True)
     return 0
 
 

@@ -79,7 +79,8 @@ def build(
         ConfigError: there is no such folder, a wheel is missing, or the package would be too large.
     """
     if not (source / "default" / "app.conf").is_file():
-        raise ConfigError("there is no add-on", where=str(source), hint="run it in a source tree of aitrail")
+        hint = "in a source tree of aitrail: pip install -e ., then again"
+        raise ConfigError("there is no add-on", where=str(source), hint=hint)
     files, held = contents(source, say, wheels=wheels, machines=machines)
     say(f"writing {out}")
     data = tar_gz(ADDON, files)

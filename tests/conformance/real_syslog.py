@@ -40,6 +40,14 @@ class Server:
             time.sleep(0.05)
         return found
 
+    def await_stop(self) -> None:
+        """Wait until every thread stands still after SIGSTOP: until one of them has taken the signal, all go on."""
+        until = time.monotonic() + _SECONDS
+        while {_state(task) for task in Path(f"/proc/{self.pid}/task").iterdir()} - {"T"}:
+            if time.monotonic() > until:
+                raise AssertionError("it does not stop")
+            time.sleep(0.01)
+
     def open_output(self) -> None:
         """Have it open its output file by a first message, over a connection without TLS.
 
@@ -54,6 +62,13 @@ class Server:
                 if time.monotonic() > until:
                     raise AssertionError("its output file does not open")
                 time.sleep(0.02)
+
+
+def _state(task: Path) -> str:
+    """The state of a thread, as proc(5) gives it behind the name in brackets; one that has ended stands still."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return (task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    return "T"
 
 
 def _unpacked() -> Path:

@@ -121,6 +121,7 @@ def test_a_killed_receiver_confirms_nothing(server, tmp_path):
         lines = there.lines(1_000)
         # It stops in the middle of a batch, with bytes in its kernel that it will never read.
         os.kill(there.pid, signal.SIGSTOP)
+        there.await_stop()
         killer = threading.Timer(0.5, os.kill, (there.pid, signal.SIGKILL))
         killer.start()
         with pytest.raises(TransientError):

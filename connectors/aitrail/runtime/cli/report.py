@@ -116,7 +116,7 @@ def headline(overview: Mapping[str, Any]) -> list[str]:
     return [
         f"{when}: {plural(number['events'], 'event')} from {plural(number['sources'], 'source')}",
         f"{who} used {plural(number['models'], 'model')}: {cost}",
-        f"{plural(number['notable'], 'finding')}: {attacks}, {plural(number['leaks'], 'leak')}; {stopped}",
+        f"{plural(number['notable'], 'event')} to look at: {attacks}, {plural(number['leaks'], 'leak')}; {stopped}",
     ]
 
 
